@@ -1,0 +1,35 @@
+//! Multi-channel convolution of strided arrays, by one idea: the input is staged once into a *slab*
+//! in which every tap of the kernel is a constant shift, so that a convolution is a matrix product
+//! whose right-hand rows are shifted views of one flat buffer.
+//!
+//! Data flows one way through the modules:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`geometry`] | options and shapes in, a checked [`geometry::Geometry`] out: all validation |
+//! | [`plan`] | which method computes it |
+//! | [`view`] | strided arrays of the caller |
+//! | [`slab`] | staging, the offset of every tap, vectors laid over positions |
+//! | [`operand`] | how operations address their operands |
+//! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
+//! | [`tile`] | the register kernel, and instruction sets |
+//! | [`store`] | bias, activation, writing results |
+//! | [`parallel`] | threads and their scratch |
+//! | [`error`] | what can be wrong, and how it is said |
+//!
+//! Every result is a chain of fused multiply-adds in the order of its taps, cut every
+//! [`tile::CHAIN`], so its bits depend on the problem alone: not on threads, memory layout, tile or
+//! instruction set.
+
+pub mod contract;
+pub mod error;
+pub mod geometry;
+pub mod operand;
+pub mod parallel;
+pub mod plan;
+#[cfg(feature = "python")]
+mod python;
+pub mod slab;
+pub mod store;
+pub mod tile;
+pub mod view;

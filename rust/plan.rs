@@ -1,0 +1,62 @@
+//! Which method computes a convolution.
+//!
+//! [`METHODS`] is an ordered list: the first that accepts a problem takes it, the reference last. A
+//! new method is one file and one row.
+
+use crate::contract::{self, Problem};
+use crate::error::Error;
+use crate::geometry::Geometry;
+use crate::parallel::{Interrupted, Team};
+use crate::tile::{Kernels, Tiled};
+
+/// A way of computing a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Sums of products over shifted views of the input: exact on integers, and the reference.
+    Direct,
+}
+
+/// Every method, in the order in which they are asked.
+pub const METHODS: [Method; 1] = [Method::Direct];
+
+impl Method {
+    /// The name that `method=` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Direct => "direct",
+        }
+    }
+
+    /// The method called `name`, or `None` for "auto".
+    pub fn parse(name: &str) -> Result<Option<Method>, Error> {
+        match METHODS.into_iter().find(|method| method.name() == name) {
+            None if name != "auto" => Err(Error::Name {
+                argument: "method",
+                value: format!("{name:?}"),
+                choices: "\"auto\" or \"direct\"",
+            }),
+            method => Ok(method),
+        }
+    }
+
+    /// Whether it can do a problem. It may ask for the problem alone, never for the machine, so that
+    /// "auto" gives the same bits everywhere.
+    fn accepts(self, _: &Geometry) -> bool {
+        match self {
+            Method::Direct => true,
+        }
+    }
+}
+
+/// Computes a convolution by `method`, or by the first that accepts it.
+pub fn run<T: Tiled>(
+    method: Option<Method>,
+    problem: &Problem<'_, T>,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<(), Interrupted> {
+    let accepts = |method: &Method| method.accepts(problem.geometry);
+    match method.or_else(|| METHODS.into_iter().find(accepts)) {
+        Some(Method::Direct) | None => contract::direct(problem, kernels, team),
+    }
+}

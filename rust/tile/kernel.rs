@@ -1,0 +1,107 @@
+//! The one loop that does the arithmetic, generic over vector, rows and columns.
+
+use super::vector::Vector;
+
+/// Most vectors in the columns of a tile.
+pub const MAX_COLUMNS: usize = 8;
+
+/// Taps that are summed in one chain of fused multiply-adds before the chain is added to the total.
+///
+/// It is part of what results are, so it is the same for every machine, dtype and tile. A shorter
+/// chain rounds less (the error of a chain of n random terms grows as the square root of n), a
+/// longer one adds to the totals less often: with 256 the additions cost about 1 % of a tile's time.
+pub const CHAIN: usize = 256;
+
+/// What one tap adds to the addresses of both operands, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// To the row operand A.
+    pub a: isize,
+    /// To the column operand B.
+    pub b: isize,
+}
+
+/// The sum that every element of a tile is: a period of taps, repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum<'a> {
+    /// Steps of one period, in order. A chain ends at every [`CHAIN`]th and at the last of them.
+    pub steps: &'a [Step],
+    /// Taps in all; the last period may be cut short.
+    pub taps: usize,
+    /// What a period adds to the addresses.
+    pub period: Step,
+}
+
+/// A tile to compute: `sums[m][v] = sum over t of A[m * a_row + a(t)] * B[columns[v] + b(t) ..]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a, T> {
+    /// Row operand.
+    pub a: *const T,
+    /// Elements between rows of A.
+    pub a_row: isize,
+    /// Column operand.
+    pub b: *const T,
+    /// Where each vector of columns starts, in elements from `b`.
+    pub columns: [isize; MAX_COLUMNS],
+    /// What is summed.
+    pub sum: Sum<'a>,
+    /// Rows of `NV` vectors, written over.
+    pub sums: *mut T,
+}
+
+/// Computes a tile of `MR` rows and `NV` vectors.
+///
+/// # Safety
+/// The CPU must have the instructions of `V`; A and B must be readable at every address that the sum
+/// visits; `sums` must have room for `MR * NV` vectors.
+#[inline(always)]
+pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V::Element>) {
+    let columns: [isize; NV] = std::array::from_fn(|v| tile.columns[v]);
+    let (mut a, mut b) = (tile.a, tile.b);
+    let mut left = tile.sum.taps;
+    let mut first = true;
+    while left > 0 || first {
+        let period = &tile.sum.steps[..left.min(tile.sum.steps.len())];
+        let mut start = 0;
+        while start < period.len() || first {
+            let chain = &period[start..period.len().min(start + CHAIN)];
+            // SAFETY: the caller vouches for the instructions and every address of the sum.
+            unsafe {
+                let mut acc = [[V::zero(); NV]; MR];
+                for step in chain {
+                    let at = b.wrapping_offset(step.b);
+                    let columns: [V; NV] =
+                        std::array::from_fn(|v| V::load(at.wrapping_offset(columns[v])));
+                    let mut row = a.wrapping_offset(step.a);
+                    for sums in &mut acc {
+                        let factor = V::splat(row);
+                        row = row.wrapping_offset(tile.a_row);
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = factor.mul_add(column, *sum);
+                        }
+                    }
+                }
+                let mut to = tile.sums;
+                for sum in acc.into_iter().flatten() {
+                    let total = if first { sum } else { V::load(to).add(sum) };
+                    total.store(to);
+                    to = to.add(V::LANES);
+                }
+            }
+            first = false;
+            start += CHAIN;
+        }
+        left -= period.len();
+        a = a.wrapping_offset(tile.sum.period.a);
+        b = b.wrapping_offset(tile.sum.period.b);
+    }
+}
+
+/// A table of [`run`] for one instruction set, `table[columns - 1][rows - 1]`, from a function that
+/// is generic over rows and columns.
+macro_rules! table {
+    ($run:ident, $($columns:literal: [$($rows:literal)*]),*) => {
+        &[$(&[$($run::<$rows, $columns>),*]),*]
+    };
+}
+pub(super) use table;

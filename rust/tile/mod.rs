@@ -1,0 +1,252 @@
+//! Tiles: which instruction sets there are, which tiles each can do, and which to take.
+//!
+//! A new instruction set is one file with its vectors and its table of kernels, and one row in
+//! [`ISAS`] and [`kernels_of`].
+
+mod kernel;
+mod scalar;
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+pub use kernel::{CHAIN, MAX_COLUMNS, Step, Sum, Tile};
+
+use crate::error::Error;
+use crate::view::{Element, Memory};
+
+/// An instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// x86 with 512-bit registers.
+    Avx512,
+    /// x86 with 256-bit registers and fused multiply-add.
+    Avx2,
+    /// Whatever the build's baseline has.
+    Scalar,
+}
+
+/// Every instruction set, fastest first.
+pub const ISAS: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Scalar];
+
+impl Isa {
+    /// The name that `FALTUNG_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Scalar => "scalar",
+        }
+    }
+}
+
+/// The instruction sets of this machine, fastest first.
+pub fn available() -> Vec<Isa> {
+    ISAS.into_iter().filter(|&isa| kernels_of::<f32>(isa).is_some()).collect()
+}
+
+/// The instruction set in use: the fastest, or what `FALTUNG_ISA` names. Decided once a process.
+pub fn isa() -> Result<Isa, Error> {
+    static CHOICE: OnceLock<Result<Isa, Error>> = OnceLock::new();
+    CHOICE
+        .get_or_init(|| {
+            let available = available();
+            match std::env::var("FALTUNG_ISA") {
+                Ok(name) if !name.is_empty() => {
+                    available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+                        let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+                        Error::Isa { value: name, available: names.join(", ") }
+                    })
+                }
+                _ => Ok(available[0]),
+            }
+        })
+        .clone()
+}
+
+/// A kernel for one tile shape.
+///
+/// Its contract is that of [`kernel::run`].
+pub type Kernel<T> = unsafe fn(&Tile<'_, T>);
+
+/// The kernels of one instruction set.
+#[derive(Debug)]
+pub struct Kernels<T: 'static> {
+    /// Which.
+    pub isa: Isa,
+    /// Elements of a vector.
+    pub lanes: usize,
+    /// `table[columns - 1][rows - 1]`
+    table: &'static [&'static [Kernel<T>]],
+}
+
+/// An element that has tile kernels.
+pub trait Tiled: Element {
+    /// The one of two tables that is for this element.
+    fn pick<'a>(single: &'a Kernels<f32>, double: &'a Kernels<f64>) -> &'a Kernels<Self>;
+}
+
+impl Tiled for f32 {
+    fn pick<'a>(single: &'a Kernels<f32>, _: &'a Kernels<f64>) -> &'a Kernels<f32> {
+        single
+    }
+}
+
+impl Tiled for f64 {
+    fn pick<'a>(_: &'a Kernels<f32>, double: &'a Kernels<f64>) -> &'a Kernels<f64> {
+        double
+    }
+}
+
+/// The kernels of `isa`, if this machine has it.
+pub fn kernels_of<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernels) = x86_64::kernels(isa) {
+        return Some(kernels);
+    }
+    (isa == Isa::Scalar).then(scalar::kernels)
+}
+
+/// The kernels of the instruction set in use.
+pub fn kernels<T: Tiled>() -> Result<&'static Kernels<T>, Error> {
+    Ok(kernels_of(isa()?).expect("`isa` names what this machine has"))
+}
+
+/// How rows and vectors of columns are cut into tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileShape {
+    /// Rows of a tile at most; groups of rows are made as even as can be.
+    pub rows: usize,
+    /// Vectors of columns; the last tile has what is left.
+    pub columns: usize,
+}
+
+impl<T: Tiled> Kernels<T> {
+    /// The tile shape that takes the fewest cycles for `rows` rows and `vectors` vectors of columns,
+    /// with at most `most_rows` rows in a tile.
+    pub fn choose(&self, rows: usize, vectors: usize, most_rows: usize) -> TileShape {
+        let mut best = (f64::INFINITY, TileShape { rows: 1, columns: 1 });
+        for (i, column) in self.table.iter().enumerate() {
+            let shape = TileShape { rows: column.len().min(most_rows), columns: i + 1 };
+            let (whole, rest) = (vectors / shape.columns, vectors % shape.columns);
+            let cycles: f64 = groups(rows, shape.rows)
+                .map(|group| {
+                    let whole = whole as f64 * self.cycles(group.len(), shape.columns);
+                    whole + if rest > 0 { self.cycles(group.len(), rest) } else { 0.0 }
+                })
+                .sum();
+            if cycles < best.0 {
+                best = (cycles, shape);
+            }
+        }
+        best.1
+    }
+
+    /// Cycles that a tap of a tile takes on a core with two FMA pipes and two load ports, which
+    /// today's have: the longest of its multiply-adds, its loads (a vector of 64 bytes at an odd
+    /// address is two) and the latency of one chain, and a little for the loop.
+    fn cycles(&self, rows: usize, columns: usize) -> f64 {
+        let load = 1.0 + (self.lanes * size_of::<T>()) as f64 / 64.0;
+        let multiply = (rows * columns) as f64 / 2.0;
+        let load = (rows as f64 + columns as f64 * load) / 2.0;
+        multiply.max(load).max(4.0) + 0.5
+    }
+
+    /// The largest tiles, as (rows, elements of columns).
+    pub fn tiles(&self) -> Vec<(usize, usize)> {
+        self.table.iter().enumerate().map(|(i, c)| (c.len(), (i + 1) * self.lanes)).collect()
+    }
+
+    /// Elements that the sums of any tile need at most.
+    pub fn most_sums(&self) -> usize {
+        self.tiles().into_iter().map(|(rows, columns)| rows * columns).max().unwrap_or(0)
+    }
+}
+
+/// `count` things in the fewest groups of at most `most`, as even as can be.
+pub fn groups(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let n = count.div_ceil(most.max(1));
+    (0..n).map(move |i| i * count / n..(i + 1) * count / n)
+}
+
+/// Two operands and the sum that contracts them, with the reach of that sum in each: what is needed
+/// to compute tiles without leaving either.
+#[derive(Clone, Debug)]
+pub struct Contraction<'a, T> {
+    a: Memory<'a, T>,
+    a_row: isize,
+    b: Memory<'a, T>,
+    sum: Sum<'a>,
+    a_reach: (isize, isize),
+    b_reach: (isize, isize),
+}
+
+impl<'a, T: Tiled> Contraction<'a, T> {
+    /// Of rows `a_row` elements apart in `a` with columns in `b`.
+    pub fn new(a: Memory<'a, T>, a_row: isize, b: Memory<'a, T>, sum: Sum<'a>) -> Self {
+        assert!(sum.taps == 0 || !sum.steps.is_empty(), "taps without steps");
+        let (a_reach, b_reach) = (sum.reach(|step| step.a), sum.reach(|step| step.b));
+        Contraction { a, a_row, b, sum, a_reach, b_reach }
+    }
+
+    /// Computes the tile of `rows` rows from element `a` of A on, and of a vector of columns from
+    /// each of `columns` on in B, into `sums`, row by row.
+    #[inline]
+    pub fn tile(
+        &self,
+        kernels: &Kernels<T>,
+        (a, rows): (isize, usize),
+        columns: &[isize],
+        sums: &mut [T],
+    ) {
+        let kernel = kernels.table[columns.len() - 1][rows - 1];
+        let sums = &mut sums[..rows * columns.len() * kernels.lanes];
+        if self.sum.taps == 0 {
+            sums.fill(T::default());
+            return;
+        }
+        let last_row = self.a_row * (rows as isize - 1);
+        let (low, high) = (columns.iter().min().unwrap(), columns.iter().max().unwrap());
+        let mut tile = Tile {
+            a: self.a.at(a, self.a_reach.0 + last_row.min(0), self.a_reach.1 + last_row.max(0)),
+            a_row: self.a_row,
+            b: self.b.at(
+                0,
+                low + self.b_reach.0,
+                high + self.b_reach.1 + kernels.lanes as isize - 1,
+            ),
+            columns: [0; MAX_COLUMNS],
+            sum: self.sum,
+            sums: sums.as_mut_ptr(),
+        };
+        tile.columns[..columns.len()].copy_from_slice(columns);
+        // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
+        // above checked every address that the sum reaches; `sums` was cut to the tile's size.
+        unsafe { kernel(&tile) }
+    }
+}
+
+impl Sum<'_> {
+    /// The least and the greatest offset that the sum adds to an operand.
+    fn reach(&self, of: impl Fn(&Step) -> isize) -> (isize, isize) {
+        let (mut low, mut high) = (isize::MAX, isize::MIN);
+        let mut cover = |steps: &[Step], periods: Range<isize>| {
+            for step in steps {
+                for period in [periods.start, periods.end - 1] {
+                    let offset = of(step) + period * of(&self.period);
+                    (low, high) = (low.min(offset), high.max(offset));
+                }
+            }
+        };
+        if self.taps > 0 {
+            let whole = (self.taps / self.steps.len()) as isize;
+            if whole > 0 {
+                cover(self.steps, 0..whole);
+            }
+            cover(&self.steps[..self.taps % self.steps.len()], whole..whole + 1);
+        }
+        (low, high)
+    }
+}

@@ -1,0 +1,76 @@
+//! Vectors for any machine: arrays of 16 bytes, which LLVM turns into what the baseline has (NEON on
+//! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
+
+use super::kernel::{Tile, run, table};
+use super::vector::Vector;
+use super::{Isa, Kernels, Tiled};
+use crate::view::Element;
+
+#[derive(Clone, Copy)]
+struct Array<T, const LANES: usize>([T; LANES]);
+
+// SAFETY: `read_unaligned` and `write_unaligned` of exactly one array.
+unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {
+    type Element = T;
+    const LANES: usize = LANES;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Array([T::default(); LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const T) -> Self {
+        // SAFETY: the caller vouches for the elements.
+        Array(unsafe { from.cast::<[T; LANES]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut T) {
+        // SAFETY: the caller vouches for the room.
+        unsafe { to.cast::<[T; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const T) -> Self {
+        // SAFETY: the caller vouches for the element.
+        Array([unsafe { *from }; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Array(std::array::from_fn(|i| self.0[i].add(other.0[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Array(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])))
+    }
+}
+
+unsafe fn single<const MR: usize, const NV: usize>(tile: &Tile<'_, f32>) {
+    // SAFETY: the caller vouches for the tile; arrays need no instructions.
+    unsafe { run::<Array<f32, 4>, MR, NV>(tile) }
+}
+
+unsafe fn double<const MR: usize, const NV: usize>(tile: &Tile<'_, f64>) {
+    // SAFETY: as for `single`.
+    unsafe { run::<Array<f64, 2>, MR, NV>(tile) }
+}
+
+static SINGLE: Kernels<f32> = Kernels {
+    isa: Isa::Scalar,
+    lanes: 4,
+    table: table!(single, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+};
+
+static DOUBLE: Kernels<f64> = Kernels {
+    isa: Isa::Scalar,
+    lanes: 2,
+    table: table!(double, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+};
+
+/// The portable kernels, which every machine has.
+pub fn kernels<T: Tiled>() -> &'static Kernels<T> {
+    T::pick(&SINGLE, &DOUBLE)
+}

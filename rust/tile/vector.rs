@@ -1,0 +1,50 @@
+//! What a vector of elements can do: all that a tile kernel asks of an instruction set.
+
+use crate::view::Element;
+
+/// A register of [`LANES`](Vector::LANES) elements.
+///
+/// # Safety
+/// `load` and `store` of an implementation touch exactly `LANES` elements and need no alignment.
+pub unsafe trait Vector: Copy {
+    /// What it holds.
+    type Element: Element;
+    /// How many it holds.
+    const LANES: usize;
+
+    /// All lanes zero.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of this vector type; so for all that follow.
+    unsafe fn zero() -> Self;
+
+    /// Elements from memory.
+    ///
+    /// # Safety
+    /// `LANES` elements from `from` on must be readable.
+    unsafe fn load(from: *const Self::Element) -> Self;
+
+    /// Elements to memory.
+    ///
+    /// # Safety
+    /// `LANES` elements from `to` on must be writable.
+    unsafe fn store(self, to: *mut Self::Element);
+
+    /// One element in every lane.
+    ///
+    /// # Safety
+    /// The element must be readable.
+    unsafe fn splat(from: *const Self::Element) -> Self;
+
+    /// Lane-wise sum.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
+    unsafe fn add(self, other: Self) -> Self;
+
+    /// Lane-wise self * factor + addend, rounded once.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+}

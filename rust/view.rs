@@ -1,0 +1,359 @@
+//! Strided arrays: the only place that turns indices into addresses of a caller's memory.
+//!
+//! A view's strides are in bytes and in one canonical order, whatever the caller's layout was:
+//! `[channel, batch, *spatial]` for inputs and results, `[output, channel, *kernel]` for weights.
+//! Every access is checked against the span of addresses that the view may touch, once a run.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A number that the engine computes with.
+pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
+    /// Its NumPy name.
+    const NAME: &'static str;
+    /// The nearest element to a double.
+    fn from_f64(value: f64) -> Self;
+    /// The element with its bytes in the other order.
+    fn swap_bytes(self) -> Self;
+    /// Sum.
+    fn add(self, other: Self) -> Self;
+    /// self * factor + addend, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The element of another type, rounded where this one is narrower.
+    fn convert<S: Element>(value: S) -> Self;
+    /// Widened to a double, exactly.
+    fn to_f64(self) -> f64;
+}
+
+macro_rules! element {
+    ($type:ident, $name:literal) => {
+        impl Element for $type {
+            const NAME: &'static str = $name;
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn swap_bytes(self) -> Self {
+                $type::from_bits(self.to_bits().swap_bytes())
+            }
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                self + other
+            }
+            #[inline(always)]
+            fn mul_add(self, factor: Self, addend: Self) -> Self {
+                $type::mul_add(self, factor, addend)
+            }
+            #[inline(always)]
+            fn convert<S: Element>(value: S) -> Self {
+                value.to_f64() as $type
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+        }
+    };
+}
+
+element!(f32, "float32");
+element!(f64, "float64");
+
+/// How an array's elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// The number.
+    pub scalar: Scalar,
+    /// Whether its bytes are in the order that this machine does not use.
+    pub swapped: bool,
+}
+
+/// The numbers that arrays may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar {
+    /// IEEE single.
+    F32,
+    /// IEEE double.
+    F64,
+}
+
+impl Format {
+    /// The format of `T` itself.
+    pub fn of<T: Element>() -> Self {
+        let scalar = if size_of::<T>() == 4 { Scalar::F32 } else { Scalar::F64 };
+        Format { scalar, swapped: false }
+    }
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self.scalar {
+            Scalar::F32 => 4,
+            Scalar::F64 => 8,
+        }
+    }
+}
+
+/// The byte offsets that elements of a shape with these strides cover, ends included, as a range
+/// that ends behind the last byte. Empty where the shape holds nothing.
+pub fn span(shape: &[usize], strides: &[isize], size: usize) -> Range<isize> {
+    if shape.contains(&0) {
+        return 0..0;
+    }
+    let (mut low, mut high) = (0isize, size as isize);
+    for (&n, &stride) in shape.iter().zip(strides) {
+        let reach = stride * (n as isize - 1);
+        if reach < 0 { low += reach } else { high += reach }
+    }
+    low..high
+}
+
+/// A read-only strided array in canonical order.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    ptr: *const u8,
+    format: Format,
+    strides: Vec<isize>,
+    span: Range<isize>,
+    memory: PhantomData<&'a [u8]>,
+}
+
+// SAFETY: a `View` only reads, and its constructor demands that the memory stays readable for 'a.
+unsafe impl Send for View<'_> {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for View<'_> {}
+
+impl<'a> View<'a> {
+    /// A view of elements at `ptr` + sum of index * stride.
+    ///
+    /// # Safety
+    /// Every element of `shape` must be readable, as `format` says, for the lifetime `'a`.
+    pub unsafe fn new(
+        ptr: *const u8,
+        format: Format,
+        shape: &[usize],
+        strides: Vec<isize>,
+    ) -> Self {
+        let span = span(shape, &strides, format.size());
+        View { ptr, format, strides, span, memory: PhantomData }
+    }
+
+    /// A view of a slice in C order.
+    pub fn from_slice<T: Element>(slice: &'a [T], shape: &[usize]) -> Self {
+        assert_eq!(slice.len(), shape.iter().product::<usize>());
+        let strides = contiguous(shape, size_of::<T>());
+        // SAFETY: the assertion above ties the shape to the slice, which is borrowed for 'a.
+        unsafe { View::new(slice.as_ptr().cast(), Format::of::<T>(), shape, strides) }
+    }
+
+    /// How elements are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Byte strides in canonical order.
+    pub fn strides(&self) -> &[isize] {
+        &self.strides
+    }
+
+    /// Swaps two axes.
+    pub fn swap_axes(&mut self, a: usize, b: usize) {
+        self.strides.swap(a, b);
+    }
+
+    /// Reads a run of elements, `step` bytes apart from byte `offset` on, into `to`.
+    #[inline]
+    pub fn read<T: Element>(&self, offset: isize, step: isize, to: &mut [T]) {
+        self.check(offset, step, to.len());
+        let from = self.ptr.wrapping_offset(offset);
+        // SAFETY: `check` holds every element of the run within the span that `new` vouches for.
+        unsafe {
+            match (self.format.scalar, self.format.swapped) {
+                (Scalar::F32, false) => read_run::<f32, T, false>(from, step, to),
+                (Scalar::F64, false) => read_run::<f64, T, false>(from, step, to),
+                (Scalar::F32, true) => read_run::<f32, T, true>(from, step, to),
+                (Scalar::F64, true) => read_run::<f64, T, true>(from, step, to),
+            }
+        }
+    }
+
+    /// The memory from byte `offset` on as plain elements, with the index of that byte's element, if
+    /// it can be read so: native, aligned, every stride a whole number of elements.
+    ///
+    /// Elements of the slice that no index of the view reaches must not be read: a view may skip
+    /// memory that is not its own. [`Memory`] leaves that to its user.
+    pub fn memory<T: Element>(&self) -> Option<Memory<'a, T>> {
+        let size = size_of::<T>() as isize;
+        let native = self.format == Format::of::<T>();
+        let whole = self.strides.iter().all(|s| s % size == 0) && self.ptr.cast::<T>().is_aligned();
+        (native && whole && !self.span.is_empty()).then(|| Memory {
+            ptr: self.ptr.cast(),
+            span: self.span.start / size..self.span.end / size,
+            memory: PhantomData,
+        })
+    }
+
+    #[inline]
+    fn check(&self, offset: isize, step: isize, len: usize) {
+        let last = offset + step * (len as isize - 1);
+        let size = self.format.size() as isize;
+        let (low, high) = (offset.min(last), offset.max(last) + size);
+        assert!(
+            len == 0 || (low >= self.span.start && high <= self.span.end),
+            "run outside of view"
+        );
+    }
+}
+
+/// Elements in place: a base address and the element indices that may be touched from it.
+#[derive(Debug)]
+pub struct Memory<'a, T> {
+    ptr: *const T,
+    span: Range<isize>,
+    memory: PhantomData<&'a [T]>,
+}
+
+// SAFETY: it only reads memory that stays readable for 'a.
+unsafe impl<T: Element> Send for Memory<'_, T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Element> Sync for Memory<'_, T> {}
+
+impl<T> Clone for Memory<'_, T> {
+    fn clone(&self) -> Self {
+        Memory { ptr: self.ptr, span: self.span.clone(), memory: PhantomData }
+    }
+}
+
+impl<'a, T> Memory<'a, T> {
+    /// A slice as memory: index 0 is its first element.
+    pub fn of(slice: &'a [T]) -> Self {
+        Memory { ptr: slice.as_ptr(), span: 0..slice.len() as isize, memory: PhantomData }
+    }
+
+    /// The address of element `index`, from which elements `index + first` to `index + last` will be
+    /// read. Panics if that would leave the span.
+    #[inline]
+    pub fn at(&self, index: isize, first: isize, last: isize) -> *const T {
+        assert!(
+            index + first >= self.span.start && index + last < self.span.end,
+            "operand outside of its memory"
+        );
+        self.ptr.wrapping_offset(index)
+    }
+}
+
+/// A writable strided array in canonical order, shared by threads that write disjoint elements.
+#[derive(Debug)]
+pub struct ViewMut<'a, T> {
+    ptr: *mut u8,
+    strides: Vec<isize>,
+    span: Range<isize>,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: writing takes `&self`, but `write` is unsafe and its contract keeps elements of different
+// threads apart.
+unsafe impl<T: Element> Send for ViewMut<'_, T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Element> Sync for ViewMut<'_, T> {}
+
+impl<'a, T: Element> ViewMut<'a, T> {
+    /// A view of elements at `ptr` + sum of index * stride, of any alignment.
+    ///
+    /// # Safety
+    /// Every element of `shape` must be writable for `'a` by this view alone, and no two of them may
+    /// overlap.
+    pub unsafe fn new(ptr: *mut u8, shape: &[usize], strides: Vec<isize>) -> Self {
+        let span = span(shape, &strides, size_of::<T>());
+        ViewMut { ptr, strides, span, memory: PhantomData }
+    }
+
+    /// A view of a slice in C order.
+    pub fn from_slice(slice: &'a mut [T], shape: &[usize]) -> Self {
+        assert_eq!(slice.len(), shape.iter().product::<usize>());
+        let strides = contiguous(shape, size_of::<T>());
+        // SAFETY: the assertion above ties the shape to the slice, which is borrowed for 'a alone; C
+        // order has no overlaps.
+        unsafe { ViewMut::new(slice.as_mut_ptr().cast(), shape, strides) }
+    }
+
+    /// Byte strides in canonical order.
+    pub fn strides(&self) -> &[isize] {
+        &self.strides
+    }
+
+    /// Swaps two axes.
+    pub fn swap_axes(&mut self, a: usize, b: usize) {
+        self.strides.swap(a, b);
+    }
+
+    /// Writes a run of elements, `step` bytes apart from byte `offset` on.
+    ///
+    /// # Safety
+    /// No other thread may access these elements meanwhile.
+    #[inline(always)]
+    pub unsafe fn write(&self, offset: isize, step: isize, from: &[T]) {
+        let size = size_of::<T>() as isize;
+        let last = offset + step * (from.len() as isize - 1);
+        let (low, high) = (offset.min(last), offset.max(last) + size);
+        assert!(
+            from.is_empty() || (low >= self.span.start && high <= self.span.end),
+            "run outside of view"
+        );
+        let mut to = self.ptr.wrapping_offset(offset);
+        if step == size {
+            // SAFETY: the assertion keeps the run within the span that `new` vouches for, and `from`
+            // is a borrow of other memory.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().cast(), to, size_of_val(from)) }
+            return;
+        }
+        for &value in from {
+            // SAFETY: as above, one element at a time.
+            unsafe { to.cast::<T>().write_unaligned(value) }
+            to = to.wrapping_offset(step);
+        }
+    }
+}
+
+/// Byte strides of an array in C order.
+pub fn contiguous(shape: &[usize], size: usize) -> Vec<isize> {
+    let mut strides = vec![0; shape.len()];
+    let mut stride = size as isize;
+    for (s, &n) in strides.iter_mut().zip(shape).rev() {
+        *s = stride;
+        stride *= n.max(1) as isize;
+    }
+    strides
+}
+
+/// Reads `to.len()` elements of `S`, `step` bytes apart.
+///
+/// # Safety
+/// Each of them must be readable.
+#[inline(always)]
+unsafe fn read_run<S: Element, T: Element, const SWAPPED: bool>(
+    mut from: *const u8,
+    step: isize,
+    to: &mut [T],
+) {
+    // SAFETY: the caller vouches for every element; `read_unaligned` needs no alignment.
+    let read = |from: *const u8| unsafe {
+        let value = from.cast::<S>().read_unaligned();
+        T::convert(if SWAPPED { value.swap_bytes() } else { value })
+    };
+    let size = size_of::<S>() as isize;
+    // The two common steps are written out so that they compile to vector loads and shuffles.
+    if step == size && !SWAPPED && size_of::<S>() == size_of::<T>() {
+        // SAFETY: contiguous and of the same type (there is one element type a size).
+        unsafe { std::ptr::copy_nonoverlapping(from.cast::<T>(), to.as_mut_ptr(), to.len()) }
+    } else if step == 2 * size {
+        for (i, t) in to.iter_mut().enumerate() {
+            *t = read(from.wrapping_add(2 * i * size as usize));
+        }
+    } else {
+        for t in to {
+            *t = read(from);
+            from = from.wrapping_offset(step);
+        }
+    }
+}
