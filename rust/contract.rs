@@ -4,12 +4,15 @@
 //! Whatever is chosen here (blocks, tiles, threads, in place or staged) moves work around without
 //! changing any sum, so results do not depend on it: see [`CHAIN`](crate::tile::CHAIN).
 
+use std::ops::Range;
+
+use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::operand::{self, Columns, Weights};
-use crate::parallel::{Interrupted, Team, Turn, with_scratch};
-use crate::slab::{Block, Cover, Layout, Positions};
+use crate::parallel::{Stopped, Team, Turn, with_scratch};
+use crate::slab::{Block, Cover, Layout, Positions, extent};
 use crate::store::{Store, Target};
-use crate::tile::{Contraction, Kernels, Sum, Tiled, groups};
+use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Step, Sum, Tiled, groups};
 use crate::view::{Memory, View};
 
 /// Bytes of a slab: half of the second-level cache of today's cores, which have 1 or 2 MiB, so that
@@ -43,14 +46,14 @@ pub fn direct<T: Tiled>(
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
-) -> Result<(), Interrupted> {
+) -> Result<(), Stopped> {
     let geometry = problem.geometry;
     if geometry.positions() * geometry.outputs == 0 {
         return Ok(());
     }
     let serial = geometry.flops() < SERIAL_FLOPS;
     let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
-    let nest = Nest::new(problem, kernels, team.threads);
+    let nest = Nest::new(problem, kernels, team.threads)?;
     team.share(nest.items(), |turn| nest.work(turn))
 }
 
@@ -59,125 +62,94 @@ struct Nest<'a, T: Tiled> {
     problem: &'a Problem<'a, T>,
     kernels: &'a Kernels<T>,
     columns: Columns<'a, T>,
-    steps: Vec<crate::tile::Step>,
-    period: crate::tile::Step,
+    steps: Vec<Step>,
+    period: Step,
     /// Elements between neighbouring positions of B.
     pitches: Vec<isize>,
-    /// Blocks on each axis.
-    blocks: Vec<usize>,
-    /// Parts that the output channels of a group are cut into, each an item.
-    cuts: usize,
+    split: Split,
 }
 
 impl<'a, T: Tiled> Nest<'a, T> {
-    fn new(problem: &'a Problem<'a, T>, kernels: &'a Kernels<T>, threads: usize) -> Self {
+    fn new(
+        problem: &'a Problem<'a, T>,
+        kernels: &'a Kernels<T>,
+        threads: usize,
+    ) -> Result<Self, Error> {
         let geometry = problem.geometry;
         let in_place = in_place::<T>(geometry, problem.x, kernels.lanes);
-        let mut lens = block_lens(geometry, size_of::<T>());
-        if in_place.is_some() {
-            // The batch has strides of its own, which need not go up.
-            lens[0] = 1;
-        }
-        let count = |lens: &[usize]| -> usize {
-            let per_axis = geometry.axes.iter().zip(lens).map(|(a, &len)| a.output.div_ceil(len));
-            per_axis.product::<usize>() * geometry.groups
-        };
-        // More and smaller blocks until all threads have enough of them, as long as a block keeps a
-        // few tiles; then parts of the output channels.
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
-        while count(&lens) < wanted {
-            let positions: usize = lens.iter().product();
-            let Some(axis) = lens.iter().position(|&len| len > 1) else { break };
-            if positions / 2 < 16 * kernels.lanes {
-                break;
-            }
-            lens[axis] = lens[axis].div_ceil(2);
-        }
-        let rows = geometry.outputs.div_ceil(8);
-        let cuts = if threads > 1 { wanted.div_ceil(count(&lens)).min(rows) } else { 1 };
-        // As even as can be.
-        let blocks: Vec<usize> =
-            geometry.axes.iter().zip(&lens).map(|(a, &len)| a.output.div_ceil(len)).collect();
-        for ((len, axis), &n) in lens.iter_mut().zip(&geometry.axes).zip(&blocks) {
-            *len = axis.output.div_ceil(n);
-        }
+        let split =
+            Split::new(geometry, size_of::<T>(), kernels.lanes, threads, in_place.is_some());
         let (columns, taps, plane, pitches) = match in_place {
             Some((memory, strides)) => {
                 let axes = geometry.axes.iter().zip(&strides[1..]);
-                let taps: Vec<(usize, isize)> =
-                    axes.map(|(a, &s)| (a.kernel, s * a.dilation as isize)).collect();
+                let taps = axes.map(|(axis, &stride)| {
+                    let mut taps = room("the table of taps", axis.kernel)?;
+                    let step = stride * axis.dilation as isize;
+                    taps.extend((0..axis.kernel as isize).map(|tap| tap * step));
+                    Ok(taps)
+                });
+                let taps = taps.collect::<Result<_, Error>>()?;
                 let (plane, pitches) = (strides[0], strides[1..].to_vec());
-                (Columns::InPlace(memory, strides), operand::in_place(&taps), plane, pitches)
+                (Columns::InPlace(memory, strides), taps, plane, pitches)
             }
             None => {
-                let layout = Layout::new(geometry, &lens, size_of::<T>());
-                let (taps, plane) = (layout.offsets(), layout.plane() as isize);
+                let layout = Layout::new(geometry, &split.lens(geometry), size_of::<T>());
+                let (taps, plane) = (layout.offsets()?, layout.plane() as isize);
                 let pitches = layout.pitches();
                 (Columns::Staged(layout), taps, plane, pitches)
             }
         };
-        let (steps, period) = operand::forward(problem.weights, &taps, plane, geometry.channels);
-        Nest { problem, kernels, columns, steps, period, pitches, blocks, cuts }
+        let (steps, period) = operand::forward(problem.weights, &taps, plane, geometry.channels)?;
+        Ok(Nest { problem, kernels, columns, steps, period, pitches, split })
     }
 
     fn items(&self) -> usize {
-        self.problem.geometry.groups * self.blocks.iter().product::<usize>() * self.cuts
+        self.problem.geometry.groups * self.split.blocks.iter().product::<usize>() * self.split.cuts
     }
 
     /// One thread's part: takes items until there are none.
-    fn work(&self, turn: &Turn<'_>) {
-        let lanes = self.kernels.lanes;
+    fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
         let slab = match &self.columns {
             Columns::InPlace(..) => 0,
-            Columns::Staged(layout) => layout.size(self.problem.geometry.channels, lanes),
+            Columns::Staged(layout) => {
+                layout.size(self.problem.geometry.channels, self.kernels.lanes)
+            }
         };
-        let sums = self.kernels.most_sums();
-        with_scratch(slab + sums, |scratch: &mut [T]| {
-            let (sums, slab) = scratch.split_at_mut(sums);
+        let aside = self.kernels.most_sums();
+        with_scratch(slab.saturating_add(aside), |scratch: &mut [T]| {
+            let (aside, slab) = scratch.split_at_mut(aside);
             let mut staged = None;
-            let mut cover = (Positioned::default(), Cover::default());
+            let mut cover = (Extent::default(), Cover::default());
             while let Some(item) = turn.next() {
-                let (part, cut) = (item / self.cuts, item % self.cuts);
-                let (group, block) = self.block(part);
-                let positioned = self.positioned(&block);
-                if cover.0 != positioned {
-                    let cover_of = self.cover(&positioned);
-                    cover = (positioned, cover_of);
+                let (part, cut) = (item / self.split.cuts, item % self.split.cuts);
+                let (group, block) = self.split.block(self.problem.geometry, part);
+                let extent = self.extent(&block);
+                if cover.0 != extent {
+                    let laid = self.cover(&extent);
+                    cover = (extent, laid);
                 }
                 if staged != Some(part) {
                     self.stage(group, &block, slab);
                     staged = Some(part);
                 }
-                self.tiles(turn, (group, cut), (&block, &cover.1), slab, sums);
+                let item = Item { group, cut, block: &block, cover: &cover.1 };
+                self.tiles(turn, &item, slab, aside);
             }
-        });
+        })
     }
 
-    /// The group and the block of a part.
-    fn block(&self, part: usize) -> (usize, Block) {
-        let mut left = part;
-        let mut block = Block(vec![0..0; self.blocks.len()]);
-        let axes = self.problem.geometry.axes.iter().zip(&self.blocks);
-        for (range, (axis, &n)) in block.0.iter_mut().zip(axes).rev() {
-            let i = left % n;
-            *range = i * axis.output / n..(i + 1) * axis.output / n;
-            left /= n;
-        }
-        (left, block)
-    }
-
-    fn positioned(&self, block: &Block) -> Positioned {
+    fn extent(&self, block: &Block) -> Extent {
         let lens = block.0.iter().map(|range| range.len()).collect();
-        let ends = block.0.iter().zip(&self.problem.geometry.axes).zip(&self.pitches).skip(1);
-        let last = ends.map(|((range, axis), p)| (axis.output - 1 - range.start) as isize * p);
+        let axes = block.0.iter().zip(&self.problem.geometry.axes).zip(&self.pitches).skip(1);
+        let last = axes.map(|((range, axis), p)| (axis.output - 1 - range.start) as isize * p);
         let end = match self.columns {
             Columns::InPlace(..) => last.sum::<isize>() + 1,
             Columns::Staged(_) => isize::MAX,
         };
-        Positioned { lens, end }
+        Extent { lens, end }
     }
 
-    fn cover(&self, Positioned { lens, end }: &Positioned) -> Cover {
+    fn cover(&self, Extent { lens, end }: &Extent) -> Cover {
         let strides = &self.problem.store.out.strides()[1..];
         let positions = Positions { lens, pitches: &self.pitches, strides };
         Cover::new(positions, self.kernels.lanes, *end)
@@ -191,61 +163,144 @@ impl<'a, T: Tiled> Nest<'a, T> {
         }
     }
 
-    /// All tiles of one item.
-    fn tiles(
-        &self,
-        turn: &Turn<'_>,
-        (group, cut): (usize, usize),
-        (block, cover): (&Block, &Cover),
-        slab: &[T],
-        sums: &mut [T],
-    ) {
-        let geometry = self.problem.geometry;
-        let weights = self.problem.weights;
-        let taps = geometry.channels * geometry.kernel_taps();
-        let sum = Sum { steps: &self.steps, taps, period: self.period };
-        let (b, start) = match &self.columns {
+    /// The column operand of an item, and the element in it where its block starts.
+    fn operand<'b>(&'b self, item: &Item<'_>, slab: &'b [T]) -> (Memory<'b, T>, isize) {
+        match &self.columns {
             Columns::Staged(_) => (Memory::of(slab), 0),
             Columns::InPlace(memory, strides) => {
-                let channel = (group * geometry.channels) as isize * strides[0];
-                let at = block.0.iter().zip(&strides[1..]).map(|(r, &s)| r.start as isize * s);
-                (memory.clone(), channel + at.sum::<isize>())
+                let channel = item.group * self.problem.geometry.channels;
+                let start = channel as isize * strides[0] + item.block.start(&strides[1..]);
+                (memory.clone(), start)
             }
-        };
+        }
+    }
+
+    /// All tiles of one item.
+    fn tiles(&self, turn: &Turn<'_>, item: &Item<'_>, slab: &[T], aside: &mut [T]) {
+        let Problem { geometry, weights, store, .. } = self.problem;
+        let taps = geometry.channels * geometry.kernel_taps();
+        let sum = Sum { steps: &self.steps, taps, period: self.period };
+        let (b, start) = self.operand(item, slab);
         let contraction = Contraction::new(weights.memory(), weights.row(), b, sum);
-        let out = self.problem.store.out.strides();
-        let to = block.0.iter().zip(&out[1..]).map(|(r, &s)| r.start as isize * s).sum();
-        let rows = cut * geometry.outputs / self.cuts..(cut + 1) * geometry.outputs / self.cuts;
-        let shape = self.kernels.choose(rows.len(), cover.starts.len(), weights.most_rows());
-        for rows in groups(rows.len(), shape.rows).map(|r| r.start + rows.start..r.end + rows.start)
-        {
-            let channels =
-                rows.start + group * geometry.outputs..rows.end + group * geometry.outputs;
-            let a = channels.start as isize * weights.row();
-            for first in (0..cover.starts.len()).step_by(shape.columns) {
-                if !turn.goes_on() {
+        let block = item.block.start(&store.out.strides()[1..]);
+        let channels = self.split.channels(geometry, item);
+        let vectors = item.cover.starts.len();
+        let shape = self.kernels.choose(channels.len(), vectors, weights.most_rows());
+        for rows in groups(channels, shape.rows) {
+            let (a, count) = (rows.start as isize * weights.row(), rows.len());
+            let target = Target { channels: rows, cover: item.cover, block };
+            let finish = store.finish(&target.channels);
+            for first in (0..vectors).step_by(shape.columns) {
+                if !turn.goes_on(taps * count * shape.columns) {
                     return;
                 }
-                let vectors = first..cover.starts.len().min(first + shape.columns);
-                let mut columns = [0; crate::tile::MAX_COLUMNS];
+                let vectors = first..vectors.min(first + shape.columns);
+                let mut columns = [Column::NOWHERE; MAX_COLUMNS];
                 let columns = &mut columns[..vectors.len()];
-                for (column, from) in columns.iter_mut().zip(&cover.starts[vectors.clone()]) {
-                    *column = start + from;
+                let asides = aside.chunks_exact_mut(count * self.kernels.lanes);
+                for ((vector, aside), column) in vectors.clone().zip(asides).zip(&mut *columns) {
+                    let from = start + item.cover.starts[vector];
+                    *column = Column { from, to: store.rows(&target, vector, aside) };
                 }
-                let sums = &mut sums[..rows.len() * columns.len() * self.kernels.lanes];
-                contraction.tile(self.kernels, (a, rows.len()), columns, sums);
-                let target = Target { channels: channels.clone(), cover, vectors, block: to };
-                // SAFETY: each item has channels and positions of its own, and an item is taken by
-                // one thread.
-                unsafe { self.problem.store.tile(&target, sums) }
+                // SAFETY: each item has channels and positions of its own, and one thread takes it;
+                // `rows` gave addresses for as many rows, and `finish` a bias for each.
+                unsafe {
+                    contraction.tile_to(self.kernels, (a, count), columns, finish);
+                    let asides = aside.chunks_exact(count * self.kernels.lanes);
+                    for (vector, aside) in vectors.zip(asides) {
+                        store.write(&target, vector, aside);
+                    }
+                }
             }
         }
     }
 }
 
+/// One thread's next piece of work.
+struct Item<'a> {
+    group: usize,
+    /// Which part of the group's output channels.
+    cut: usize,
+    block: &'a Block,
+    cover: &'a Cover,
+}
+
+/// How a convolution is cut into items.
+struct Split {
+    /// Blocks on each axis.
+    blocks: Vec<usize>,
+    /// Parts of a group's output channels.
+    cuts: usize,
+}
+
+impl Split {
+    fn new(
+        geometry: &Geometry,
+        element: usize,
+        lanes: usize,
+        threads: usize,
+        in_place: bool,
+    ) -> Self {
+        let mut lens = block_lens(geometry, element);
+        if in_place {
+            // The batch has strides of its own, which need not go up.
+            lens[0] = 1;
+        }
+        let count = |lens: &[usize]| -> usize {
+            let per_axis = geometry.axes.iter().zip(lens).map(|(a, &len)| a.output.div_ceil(len));
+            per_axis.product::<usize>() * geometry.groups
+        };
+        // More and smaller blocks until all threads have enough of them, as long as a block keeps a
+        // few tiles; then parts of the output channels.
+        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        while count(&lens) < wanted {
+            let positions: usize = lens.iter().product();
+            let Some(axis) = lens.iter().position(|&len| len > 1) else { break };
+            if positions / 2 < 16 * lanes {
+                break;
+            }
+            lens[axis] = lens[axis].div_ceil(2);
+        }
+        let most_cuts = if threads > 1 { geometry.outputs.div_ceil(8) } else { 1 };
+        let cuts = wanted.div_ceil(count(&lens)).min(most_cuts);
+        let axes = geometry.axes.iter().zip(&lens);
+        Split { blocks: axes.map(|(a, &len)| a.output.div_ceil(len)).collect(), cuts }
+    }
+
+    /// The most positions of a block on each axis.
+    fn lens(&self, geometry: &Geometry) -> Vec<usize> {
+        geometry.axes.iter().zip(&self.blocks).map(|(a, &n)| a.output.div_ceil(n)).collect()
+    }
+
+    /// The group and the block of a part; blocks are as even as can be.
+    fn block(&self, geometry: &Geometry, part: usize) -> (usize, Block) {
+        let mut left = part;
+        let mut block = Block(vec![0..0; self.blocks.len()]);
+        for (range, (axis, &n)) in
+            block.0.iter_mut().zip(geometry.axes.iter().zip(&self.blocks)).rev()
+        {
+            *range = cut(axis.output, n, left % n);
+            left /= n;
+        }
+        (left, block)
+    }
+
+    /// The output channels of an item, of all groups.
+    fn channels(&self, geometry: &Geometry, item: &Item<'_>) -> Range<usize> {
+        let first = item.group * geometry.outputs;
+        let part = cut(geometry.outputs, self.cuts, item.cut);
+        first + part.start..first + part.end
+    }
+}
+
+/// Part `i` of `count` things cut into `parts` as even as can be.
+fn cut(count: usize, parts: usize, i: usize) -> Range<usize> {
+    i * count / parts..(i + 1) * count / parts
+}
+
 /// What the cover of a block depends on.
 #[derive(Debug, Default, PartialEq)]
-struct Positioned {
+struct Extent {
     /// Positions on each axis.
     lens: Vec<usize>,
     /// The flat position, from the block's first, that vectors must not reach.
@@ -288,21 +343,14 @@ fn block_lens(geometry: &Geometry, element: usize) -> Vec<usize> {
     let budget = SLAB_BYTES / element;
     let mut lens = vec![1; geometry.axes.len()];
     let size = |lens: &[usize]| {
-        let extents = geometry.axes.iter().zip(lens).map(|(axis, &len)| {
-            let reach = (axis.kernel - 1) * axis.dilation / axis.stride;
-            (len + reach).saturating_mul(axis.kernel.min(axis.stride))
-        });
+        let extents = geometry.axes.iter().zip(lens).map(|(axis, &len)| extent(axis, len));
         extents.fold(geometry.channels.max(1), usize::saturating_mul)
     };
     for a in (0..lens.len()).rev() {
         let axis = &geometry.axes[a];
-        // The innermost axis gets a few vectors, and as much as its taps reach, however large that
-        // makes the slab: staging must not cost more than twice what is used.
-        let least = if a + 1 == lens.len() {
-            (64).max((axis.kernel - 1) * axis.dilation / axis.stride)
-        } else {
-            1
-        };
+        // The innermost axis gets a few vectors, and as many positions as a kernel has taps, however
+        // large that makes the slab: staging must not cost more than twice what is used.
+        let least = if a + 1 == lens.len() { axis.kernel.max(64) } else { 1 };
         let fits = |len: usize| {
             let mut lens = lens.clone();
             lens[a] = len;

@@ -105,6 +105,10 @@ pub enum Error {
         what: &'static str,
         shape: Vec<u128>,
     },
+    NoMemory {
+        what: &'static str,
+        bytes: u128,
+    },
     Name {
         argument: &'static str,
         value: String,
@@ -156,13 +160,22 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Dtype { .. } | Error::ArgumentType { .. } | Error::OutDtype { .. } => Kind::Type,
-            Error::TooLarge { .. } => Kind::Memory,
+            Error::TooLarge { .. } | Error::NoMemory { .. } => Kind::Memory,
             _ => Kind::Value,
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// An empty vector with room for `len` items. To be used wherever `len` grows with an argument:
+/// memory that the system does not give is then an error, and not the end of the process.
+pub fn room<T>(what: &'static str, len: usize) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    let bytes = len as u128 * size_of::<T>() as u128;
+    items.try_reserve_exact(len).map_err(|_| Error::NoMemory { what, bytes })?;
+    Ok(items)
+}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,6 +297,11 @@ impl fmt::Display for Error {
                     items.join(", ")
                 )
             }
+            Error::NoMemory { what, bytes } => write!(
+                f,
+                "{what} needs {bytes} bytes, which this machine does not give; pass a smaller kernel \
+                 or dilation, or the input in parts"
+            ),
             Error::Name { argument, value, choices } => {
                 write!(f, "{argument} is {value}, but must be {choices}")
             }

@@ -1,8 +1,9 @@
 //! How each operation addresses its operands: what the rows and the steps of A and B are.
 
+use crate::error::{Error, room};
 use crate::slab::Layout;
 use crate::tile::{CHAIN, Step};
-use crate::view::{Element, Memory, View};
+use crate::view::{Element, Memory, View, advance};
 
 /// Weights as the row operand, in place where their memory can be read so.
 #[derive(Debug)]
@@ -18,29 +19,25 @@ pub struct Weights<'a, T> {
 
 impl<'a, T: Element> Weights<'a, T> {
     /// Of a view with canonical strides `[output, channel, *kernel]`.
-    pub fn new(view: &View<'a>, shape: &[usize], flip: bool) -> Self {
+    pub fn new(view: &View<'a>, shape: &[usize], flip: bool) -> Result<Self, Error> {
         let kernel = shape[2..].to_vec();
         if let Some(memory) = view.memory::<T>() {
             let strides = view.strides().iter().map(|s| s / size_of::<T>() as isize).collect();
-            return Weights { copy: Vec::new(), memory: Some(memory), strides, kernel, flip };
+            return Ok(Weights { copy: Vec::new(), memory: Some(memory), strides, kernel, flip });
         }
-        let mut copy = vec![T::default(); shape.iter().product()];
+        let len = shape.iter().fold(1usize, |len, &n| len.saturating_mul(n));
+        let mut copy = room("a copy of the weights", len)?;
+        copy.resize(len, T::default());
         let (&row, outer) = shape.split_last().expect("weights have axes");
         let (&step, outer_strides) = view.strides().split_last().expect("as many strides");
         let mut index = vec![0; outer.len()];
         for to in copy.chunks_exact_mut(row.max(1)) {
             let at: isize = index.iter().zip(outer_strides).map(|(&i, &s)| i as isize * s).sum();
             view.read(at, step, to);
-            for (i, &n) in index.iter_mut().zip(outer).rev() {
-                *i += 1;
-                if *i < n {
-                    break;
-                }
-                *i = 0;
-            }
+            advance(&mut index, outer);
         }
         let strides = crate::view::contiguous(shape, 1);
-        Weights { copy, memory: None, strides, kernel, flip }
+        Ok(Weights { copy, memory: None, strides, kernel, flip })
     }
 
     /// The elements.
@@ -64,42 +61,43 @@ impl<'a, T: Element> Weights<'a, T> {
         if bytes > 0 && bytes.is_multiple_of(4096) { 8 } else { usize::MAX }
     }
 
-    /// The offset of every tap of one channel, in C order of the kernel's axes.
-    fn offsets(&self) -> Vec<isize> {
-        let mut offsets = vec![0];
-        for (&n, &stride) in self.kernel.iter().zip(&self.strides[2..]) {
-            let at = |tap: usize| (if self.flip { n - 1 - tap } else { tap }) as isize * stride;
-            offsets = offsets.iter().flat_map(|o| (0..n).map(move |tap| o + at(tap))).collect();
-        }
-        offsets
+    /// The offset of a tap of a kernel axis.
+    fn tap(&self, axis: usize, tap: usize) -> isize {
+        let at = if self.flip { self.kernel[axis] - 1 - tap } else { tap };
+        at as isize * self.strides[axis + 2]
     }
 }
 
-/// The period of a forward sum, and what it adds: as many whole channels as one chain holds, and at
-/// least one. It depends on the shape of the weights alone, and so do the bits of the result.
+/// The steps of a forward sum's period, and what the period adds: as many whole channels as one
+/// chain holds, and at least one. It depends on the shape of the weights alone, and so do the bits of
+/// the result.
+///
+/// `taps` are the offsets of the batch's one tap and of those of each kernel axis in a channel of B,
+/// and channels of B lie `plane` elements apart.
 pub fn forward<T: Element>(
     weights: &Weights<'_, T>,
-    taps: &[isize],
+    taps: &[Vec<isize>],
     plane: isize,
     channels: usize,
-) -> (Vec<Step>, Step) {
-    let offsets = weights.offsets();
-    let period = (CHAIN / offsets.len()).clamp(1, channels.max(1));
+) -> Result<(Vec<Step>, Step), Error> {
+    let (batch, kernel) = taps.split_first().expect("a geometry has a batch");
+    let len = weights.kernel.iter().product::<usize>();
+    let period = (CHAIN / len).clamp(1, channels.max(1));
     let channel = Step { a: weights.strides[1], b: plane };
-    let steps = (0..period as isize)
-        .flat_map(|c| {
-            let taps = offsets.iter().zip(taps);
-            taps.map(move |(a, b)| Step { a: c * channel.a + a, b: c * channel.b + b })
-        })
-        .collect();
-    (steps, Step { a: period as isize * channel.a, b: period as isize * channel.b })
-}
-
-/// The offset of every tap of one channel where the input itself is read.
-pub fn in_place(layout_axes: &[(usize, isize)]) -> Vec<isize> {
-    layout_axes.iter().fold(vec![0], |offsets, &(kernel, step)| {
-        offsets.iter().flat_map(|o| (0..kernel as isize).map(move |tap| o + tap * step)).collect()
-    })
+    let mut steps = room("the table of taps", period * len)?;
+    let mut index = vec![0; kernel.len()];
+    for c in 0..period as isize {
+        for _ in 0..len {
+            let (mut a, mut b) = (c * channel.a, c * channel.b + batch[0]);
+            for (axis, &tap) in index.iter().enumerate() {
+                a += weights.tap(axis, tap);
+                b += kernel[axis][tap];
+            }
+            steps.push(Step { a, b });
+            advance(&mut index, &weights.kernel);
+        }
+    }
+    Ok((steps, Step { a: period as isize * channel.a, b: period as isize * channel.b }))
 }
 
 /// The column operand of a forward sum.

@@ -1,11 +1,13 @@
 //! Threads: how many, the pool, how work is shared, and each thread's scratch memory.
 
 use std::cell::{Cell, RefCell};
-use std::sync::OnceLock;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Error, room};
 use crate::view::Element;
 
 /// Most threads that a call may ask for.
@@ -13,6 +15,12 @@ pub const MAX_THREADS: usize = 1024;
 
 /// How often the calling thread asks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
+
+/// How long a call waits for its helpers before it falls asleep.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Work between readings of the clock, in vector operations: some 50 us.
+const CLOCK_WORK: usize = 1 << 18;
 
 /// Scratch of a thread that is kept between calls, in bytes: a slab and what goes with it. Larger
 /// ones go back at once.
@@ -99,9 +107,20 @@ fn pool(helpers: usize) -> Option<&'static rayon::ThreadPool> {
     Some(&made.pool)
 }
 
-/// The call was told to stop; some of its result is not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupted;
+/// Why a call ended before its work did; some of its result is not written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stopped {
+    /// It was told to.
+    Interrupted,
+    /// Something was not to be had.
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Stopped::Failed(error)
+    }
+}
 
 /// The threads of one call.
 pub struct Team<'a> {
@@ -111,56 +130,165 @@ pub struct Team<'a> {
     pub stop: &'a dyn Fn() -> bool,
 }
 
+/// What the threads of a call share.
+#[derive(Default)]
+struct Shared {
+    next: AtomicUsize,
+    stopped: AtomicBool,
+    reason: Mutex<Option<Stopped>>,
+}
+
+impl Shared {
+    fn stop(&self, reason: Stopped) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+}
+
 /// One thread's part in a call.
 pub struct Turn<'a> {
     items: usize,
-    next: &'a AtomicUsize,
-    stopped: &'a AtomicBool,
+    shared: &'a Shared,
+    /// Work since the clock was last read.
+    work: Cell<usize>,
     /// On the calling thread: what to ask, and when it last did.
     poll: Option<(&'a dyn Fn() -> bool, Cell<Instant>)>,
 }
 
 impl Turn<'_> {
-    /// The next item to do, or `None` when all are taken or the call was told to stop.
+    /// The next item to do, or `None` when all are taken or the call was stopped.
     pub fn next(&self) -> Option<usize> {
-        let item = self.next.fetch_add(1, Ordering::Relaxed);
-        (item < self.items && self.goes_on()).then_some(item)
+        let item = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        (item < self.items && self.goes_on(CLOCK_WORK)).then_some(item)
     }
 
-    /// Whether to go on. Cheap; to be asked every million operations or so.
-    pub fn goes_on(&self) -> bool {
-        if let Some((stop, last)) = &self.poll
-            && last.get().elapsed() > POLL
+    /// Whether to go on with so much more work, in vector operations. Cheap enough for every tile.
+    pub fn goes_on(&self, work: usize) -> bool {
+        self.work.set(self.work.get().saturating_add(work));
+        if self.work.get() >= CLOCK_WORK
+            && let Some((stop, last)) = &self.poll
         {
-            if stop() {
-                self.stopped.store(true, Ordering::Relaxed);
+            self.work.set(0);
+            if last.get().elapsed() > POLL {
+                if stop() {
+                    self.shared.stop(Stopped::Interrupted);
+                }
+                last.set(Instant::now());
             }
-            last.set(Instant::now());
         }
-        !self.stopped.load(Ordering::Relaxed)
+        !self.shared.stopped.load(Ordering::Relaxed)
     }
 }
 
 impl Team<'_> {
     /// Runs `part` on every thread of the team; together they take the items from 0 to `items` in
     /// order, one at a time. The caller starts at once, and when this returns all have ended.
-    pub fn share(&self, items: usize, part: impl Fn(&Turn<'_>) + Sync) -> Result<(), Interrupted> {
-        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let turn = |poll| Turn { items, next: &next, stopped: &stopped, poll };
-        let caller = || part(&turn(Some((self.stop, Cell::new(Instant::now())))));
+    pub fn share(
+        &self,
+        items: usize,
+        part: impl Fn(&Turn<'_>) -> Result<(), Error> + Sync,
+    ) -> Result<(), Stopped> {
+        let shared = Shared::default();
+        let take = |poll| {
+            let turn = Turn { items, shared: &shared, work: Cell::new(0), poll };
+            part(&turn).unwrap_or_else(|error| shared.stop(error.into()));
+        };
+        let caller = || take(Some((self.stop, Cell::new(Instant::now()))));
         let helpers = self.threads.min(items).saturating_sub(1);
         match if helpers > 0 { pool(helpers) } else { None } {
             None => caller(),
-            Some(pool) => pool.in_place_scope(|scope| {
-                // `turn` holds what only the caller may ask, so helpers make their own.
-                let (next, stopped, part) = (&next, &stopped, &part);
-                for _ in 0..helpers {
-                    scope.spawn(move |_| part(&Turn { items, next, stopped, poll: None }));
+            Some(pool) => help((pool, helpers), &|| take(None), caller, || {
+                if (self.stop)() {
+                    shared.stop(Stopped::Interrupted);
                 }
-                caller();
             }),
         }
-        if stopped.into_inner() { Err(Interrupted) } else { Ok(()) }
+        let reason = shared.reason.into_inner().unwrap_or_else(PoisonError::into_inner);
+        reason.map_or(Ok(()), Err)
+    }
+}
+
+/// Runs `caller` here while up to `helpers` threads of a pool run `task`. It returns when all that
+/// began have ended, and asks `wait` now and then until they have; those that did not begin by the
+/// end of `caller` never do.
+///
+/// That is what a scope of Rayon's cannot do: it waits for every task it has spawned, so that a short
+/// call would wait for a long one of another thread which keeps the pool busy.
+fn help(
+    (pool, helpers): (&rayon::ThreadPool, usize),
+    task: &(dyn Fn() + Sync),
+    caller: impl FnOnce(),
+    wait: impl Fn(),
+) {
+    // SAFETY: only the lifetime changes. The task is called by threads that have entered the door,
+    // and this function does not return or unwind before the door is closed and they have left.
+    let task: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(task) };
+    let door = Arc::new(Door {
+        state: AtomicUsize::new(0),
+        panicked: AtomicBool::new(false),
+        owner: std::thread::current(),
+    });
+    for _ in 0..helpers {
+        let door = door.clone();
+        pool.spawn(move || {
+            if door.enter() {
+                if std::panic::catch_unwind(AssertUnwindSafe(task)).is_err() {
+                    door.panicked.store(true, Ordering::Relaxed);
+                }
+                door.leave();
+            }
+        });
+    }
+    // Waits even if `caller` panics.
+    struct Close<'a>(&'a Door);
+    impl Drop for Close<'_> {
+        fn drop(&mut self) {
+            self.0.close(|| {});
+        }
+    }
+    let close = Close(&door);
+    caller();
+    close.0.close(wait);
+    assert!(!door.panicked.load(Ordering::Relaxed), "a helper thread panicked");
+}
+
+/// Who is at work for a call besides its owner.
+struct Door {
+    /// How many are inside, and [`CLOSED`](Self::CLOSED).
+    state: AtomicUsize,
+    panicked: AtomicBool,
+    owner: Thread,
+}
+
+impl Door {
+    const CLOSED: usize = 1 << (usize::BITS - 1);
+
+    /// Goes in, unless it is closed.
+    fn enter(&self) -> bool {
+        let more = |state| (state & Self::CLOSED == 0).then_some(state + 1);
+        self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn leave(&self) {
+        if self.state.fetch_sub(1, Ordering::Release) == Self::CLOSED + 1 {
+            self.owner.unpark();
+        }
+    }
+
+    /// Lets no one in any more, and waits until all have left, asking `wait` now and then.
+    fn close(&self, wait: impl Fn()) {
+        self.state.fetch_or(Self::CLOSED, Ordering::Acquire);
+        let empty = || self.state.load(Ordering::Acquire) == Self::CLOSED;
+        // Helpers end within an item of the owner: mostly sooner than a thread falls asleep and wakes.
+        let begin = Instant::now();
+        while !empty() {
+            if begin.elapsed() < SPIN {
+                std::hint::spin_loop();
+            } else {
+                std::thread::park_timeout(POLL);
+                wait();
+            }
+        }
     }
 }
 
@@ -171,14 +299,19 @@ struct Line(#[allow(dead_code)] [u8; 64]);
 
 /// Calls `work` with `len` elements of this thread's scratch memory, aligned to a cache line. What
 /// they hold is left over from earlier calls.
-pub fn with_scratch<T: Element, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
+pub fn with_scratch<T: Element, R>(
+    len: usize,
+    work: impl FnOnce(&mut [T]) -> R,
+) -> Result<R, Error> {
     thread_local!(static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) });
     // Taken out rather than borrowed: should `work` come back here, it finds an empty one.
     let mut lines = SCRATCH.take();
-    let need = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+    let need = len.saturating_mul(size_of::<T>()).div_ceil(size_of::<Line>());
     if lines.len() < need {
         // Replaced rather than grown: what it holds is not worth a copy.
-        lines = vec![Line([0; 64]); need];
+        drop(lines);
+        lines = room("the staged input", need)?;
+        lines.resize(need, Line([0; 64]));
     }
     // SAFETY: `need` lines hold `len` elements, are initialised and aligned for any element, and
     // every bit pattern is a float.
@@ -187,7 +320,7 @@ pub fn with_scratch<T: Element, R>(len: usize, work: impl FnOnce(&mut [T]) -> R)
     if lines.len() * size_of::<Line>() <= KEPT_SCRATCH {
         SCRATCH.set(lines);
     }
-    result
+    Ok(result)
 }
 
 #[cfg(test)]
@@ -204,6 +337,7 @@ mod tests {
                 while let Some(item) = turn.next() {
                     seen.lock().unwrap()[item] += 1;
                 }
+                Ok(())
             })
             .unwrap();
             assert!(seen.into_inner().unwrap().iter().all(|&n| n == 1));
@@ -217,8 +351,74 @@ mod tests {
             while turn.next().is_some() {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            Ok(())
         });
-        assert_eq!(done, Err(Interrupted));
+        assert_eq!(done, Err(Stopped::Interrupted));
+    }
+
+    #[test]
+    fn an_error_on_one_thread_ends_the_call() {
+        let error = Error::NoMemory { what: "a test", bytes: 1 };
+        let done = Team { threads: 3, stop: &|| false }.share(usize::MAX / 2, |turn| {
+            while let Some(item) = turn.next() {
+                if item == 1000 {
+                    return Err(error.clone());
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(done, Err(Stopped::Failed(error)));
+    }
+
+    #[test]
+    fn a_short_call_does_not_wait_for_a_long_one() {
+        // The long call keeps every helper of the pool until the short one has ended.
+        let (short_done, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let team = team_of_two();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let long = team_of_two().share(2, |turn| {
+                    while turn.next().is_some() {
+                        begun.fetch_add(1, Ordering::Relaxed);
+                        while !short_done.load(Ordering::Relaxed) {
+                            std::thread::yield_now();
+                        }
+                    }
+                    Ok(())
+                });
+                assert_eq!(long, Ok(()));
+            });
+            while begun.load(Ordering::Relaxed) < 2 {
+                std::thread::yield_now();
+            }
+            let short = team.share(100, |turn| {
+                while turn.next().is_some() {}
+                Ok(())
+            });
+            assert_eq!(short, Ok(()));
+            short_done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    fn team_of_two() -> Team<'static> {
+        Team { threads: 2, stop: &|| false }
+    }
+
+    #[test]
+    #[should_panic(expected = "a helper thread panicked")]
+    fn a_panic_of_a_helper_reaches_the_caller() {
+        let caller = std::thread::current().id();
+        let entered = AtomicBool::new(false);
+        let _ = team_of_two().share(2, |_| {
+            if std::thread::current().id() != caller {
+                entered.store(true, Ordering::Relaxed);
+                panic!("on purpose");
+            }
+            while !entered.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            Ok(())
+        });
     }
 
     #[test]
@@ -226,8 +426,9 @@ mod tests {
         with_scratch::<f32, _>(100, |outer| {
             assert_eq!(outer.as_ptr() as usize % 64, 0);
             outer.fill(1.0);
-            with_scratch::<f64, _>(50, |inner| inner.fill(2.0));
+            with_scratch::<f64, _>(50, |inner| inner.fill(2.0)).unwrap();
             assert!(outer.iter().all(|&v| v == 1.0));
-        });
+        })
+        .unwrap();
     }
 }

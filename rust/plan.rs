@@ -6,7 +6,7 @@
 use crate::contract::{self, Problem};
 use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::parallel::{Interrupted, Team};
+use crate::parallel::{Stopped, Team};
 use crate::tile::{Kernels, Tiled};
 
 /// A way of computing a convolution.
@@ -54,7 +54,7 @@ pub fn run<T: Tiled>(
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
-) -> Result<(), Interrupted> {
+) -> Result<(), Stopped> {
     let accepts = |method: &Method| method.accepts(problem.geometry);
     match method.or_else(|| METHODS.into_iter().find(accepts)) {
         Some(Method::Direct) | None => contract::direct(problem, kernels, team),

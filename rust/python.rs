@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 
+use numpy::npyffi::{PY_ARRAY_API, npy_intp};
 use numpy::prelude::*;
-use numpy::{IxDyn, PyArray, PyArrayDescrMethods, PyUntypedArray};
+use numpy::{PyArrayDescrMethods, PyUntypedArray};
 use pyo3::exceptions::{PyImportError, PyMemoryError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -13,7 +14,7 @@ use crate::contract::Problem;
 use crate::error::{Error, Kind};
 use crate::geometry::{Activation, Geometry, Padding, PaddingMode, PerAxis, Spec, check_out_shape};
 use crate::operand::Weights;
-use crate::parallel::{self, Team};
+use crate::parallel::{self, Stopped, Team};
 use crate::plan::{self, Method};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
@@ -261,6 +262,21 @@ fn canonical(geometry: &Geometry, array: &Bound<'_, PyUntypedArray>) -> (Vec<usi
     (shape.into_iter().map(|n| n as usize).collect(), strides)
 }
 
+/// A new array in C order whose elements are not set. (`PyArray::new` would panic where NumPy raises.)
+fn empty<'py, T: numpy::Element>(
+    py: Python<'py>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let mut dims: Vec<npy_intp> = shape.iter().map(|&n| n as npy_intp).collect();
+    let dtype = T::get_dtype(py).into_dtype_ptr();
+    // SAFETY: `PyArray_Empty` takes over the dtype, reads as many dims as it is told, and gives a new
+    // array or raises.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_Empty(py, dims.len() as i32, dims.as_mut_ptr(), dtype, 0);
+        Ok(Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked())
+    }
+}
+
 /// Whether two arrays have an element in common.
 fn share_memory(a: &Bound<'_, PyUntypedArray>, b: &Bound<'_, PyUntypedArray>) -> PyResult<bool> {
     let bounds = |array: &Bound<'_, PyUntypedArray>| {
@@ -345,9 +361,7 @@ impl<'py> Call<'py> {
     ) -> PyResult<Py<PyAny>> {
         let expected = self.geometry.output_shape();
         let result = if out.is_none() {
-            // SAFETY: every element is written below before anyone else sees the array.
-            let array = unsafe { PyArray::<T, IxDyn>::new(py, expected, false) };
-            array.as_untyped().clone()
+            empty::<T>(py, &expected)?
         } else {
             let inputs = [
                 ("x", Some(&self.x)),
@@ -379,7 +393,7 @@ impl<'py> Call<'py> {
         };
         let kernels = tile::kernels::<T>()?;
         let compute = || {
-            let weights = Weights::new(&weight, shape, self.flip);
+            let weights = Weights::new(&weight, shape, self.flip)?;
             let store = Store { out, bias: &bias, activation: self.activation };
             let problem = Problem {
                 geometry: &self.geometry,
@@ -397,7 +411,8 @@ impl<'py> Call<'py> {
             py.detach(move || compute.call())
         };
         match (done, stopped.into_inner()) {
-            (Err(_), Some(error)) => Err(error),
+            (Err(Stopped::Failed(error)), _) => Err(error.into()),
+            (Err(Stopped::Interrupted), Some(error)) => Err(error),
             _ => Ok(result.into_any().unbind()),
         }
     }

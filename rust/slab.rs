@@ -12,54 +12,75 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::view::{Element, View};
+use crate::view::{Element, View, advance};
 
 /// A block of output positions: a range on each of [`Geometry::axes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block(pub Vec<Range<usize>>);
 
-/// How one axis of a slab is laid out.
+impl Block {
+    /// What its first position adds to an offset, with these strides.
+    pub fn start(&self, strides: &[isize]) -> isize {
+        self.0.iter().zip(strides).map(|(range, &stride)| range.start as isize * stride).sum()
+    }
+}
+
+/// How one axis of a slab is laid out: the same for each of its phases, except where they start.
 #[derive(Clone, Debug)]
 struct SlabAxis {
     axis: Axis,
     /// Residues modulo the stride that taps use, in order.
     phases: Vec<usize>,
-    /// Positions that a part holds beyond those of the outputs.
-    reach: usize,
+    /// The positions that taps read, as ranges with none between them: the first is where the first
+    /// output's tap is. Packed together, they are a part's positions.
+    pieces: Vec<Range<usize>>,
     /// Elements between positions.
     pitch: usize,
 }
 
 impl SlabAxis {
-    fn new(axis: Axis) -> Self {
+    fn new(axis: Axis, len: usize) -> Self {
         // Phases repeat with the taps, after at most `stride` of them.
         let mut phases: Vec<usize> = (0..axis.kernel.min(axis.stride))
             .map(|tap| tap * axis.dilation % axis.stride)
             .collect();
         phases.sort_unstable();
         phases.dedup();
-        let reach = (axis.kernel - 1) * axis.dilation / axis.stride;
-        SlabAxis { axis, phases, reach, pitch: 0 }
+        let mut pieces: Vec<Range<usize>> = Vec::new();
+        for tap in 0..axis.kernel {
+            // Shifts never fall from tap to tap, so a tap's positions join the last piece or follow.
+            let shift = tap * axis.dilation / axis.stride;
+            match pieces.last_mut() {
+                Some(piece) if shift <= piece.end => piece.end = piece.end.max(shift + len),
+                _ => pieces.push(shift..shift + len),
+            }
+        }
+        SlabAxis { axis, phases, pieces, pitch: 0 }
     }
 
-    /// Which phase a tap is in, by index, and how far along it.
+    /// Positions of a part.
+    fn extent(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.len()).sum()
+    }
+
+    /// Which phase a tap is in, by index, and how far along the part.
     fn tap(&self, tap: usize) -> (usize, usize) {
         let at = tap * self.axis.dilation;
-        let phase = self.phases.binary_search(&(at % self.axis.stride));
-        (phase.expect("`new` listed the phases of all taps"), at / self.axis.stride)
+        let (residue, shift) = (at % self.axis.stride, at / self.axis.stride);
+        let phase = self.phases.binary_search(&residue).expect("`new` listed those of all taps");
+        let piece = self.pieces.partition_point(|piece| piece.start <= shift) - 1;
+        let before: usize = self.pieces[..piece].iter().map(|piece| piece.len()).sum();
+        (phase, before + shift - self.pieces[piece].start)
     }
+}
 
-    /// Whether some tap of a phase reads position `index` of a block of `len` outputs.
-    fn used(&self, phase: usize, index: usize, len: usize) -> bool {
-        if self.axis.dilation == 1 && self.axis.stride == 1 {
-            return true;
-        }
-        (0..self.axis.kernel).any(|tap| {
-            let (of, shift) = self.tap(tap);
-            of == phase && (shift..shift + len).contains(&index)
-        })
-    }
+/// An upper bound of the positions that a slab holds along an axis for `len` outputs.
+pub fn extent(axis: &Axis, len: usize) -> usize {
+    let reach = (axis.kernel - 1).saturating_mul(axis.dilation) / axis.stride;
+    let phases = axis.kernel.min(axis.stride);
+    len.saturating_add(reach).min(len.saturating_mul(axis.kernel)).saturating_mul(phases)
 }
 
 /// A run of slab elements: where they go, and where they come from.
@@ -84,14 +105,15 @@ pub struct Layout {
 impl Layout {
     /// For blocks of at most `lens` output positions on each axis, of elements of some bytes.
     pub fn new(geometry: &Geometry, lens: &[usize], element: usize) -> Self {
-        let mut axes: Vec<SlabAxis> = geometry.axes.iter().map(|&a| SlabAxis::new(a)).collect();
+        let axes = geometry.axes.iter().zip(lens);
+        let mut axes: Vec<SlabAxis> = axes.map(|(&a, &len)| SlabAxis::new(a, len)).collect();
         let line = 64 / element;
         let mut pitch = 1;
-        for (axis, &len) in axes.iter_mut().zip(lens).rev() {
+        for axis in axes.iter_mut().rev() {
             axis.pitch = pitch;
-            pitch *= len + axis.reach;
+            pitch *= axis.extent();
             // Rows a multiple of 4 KiB apart would share one set of the first-level cache.
-            if axis.pitch == 1 && pitch % (64 * line) == 0 {
+            if axis.pitch == 1 && pitch.is_multiple_of(64 * line) {
                 pitch += line;
             }
         }
@@ -112,21 +134,18 @@ impl Layout {
         channels * self.plane + lanes
     }
 
-    /// The offset of every tap of one channel, in C order of the kernel's axes.
-    pub fn offsets(&self) -> Vec<isize> {
-        let mut offsets = vec![(0usize, 0usize)];
-        for axis in &self.axes {
-            let taps: Vec<(usize, usize)> = (0..axis.axis.kernel).map(|t| axis.tap(t)).collect();
-            offsets = offsets
-                .iter()
-                .flat_map(|&(part, at)| {
-                    taps.iter().map(move |&(phase, shift)| {
-                        (part * axis.phases.len() + phase, at + shift * axis.pitch)
-                    })
-                })
-                .collect();
-        }
-        offsets.into_iter().map(|(part, at)| (part * self.part + at) as isize).collect()
+    /// The offsets of taps: on each axis, one a tap of its kernel.
+    pub fn offsets(&self) -> Result<Vec<Vec<isize>>, Error> {
+        let axes = self.axes.iter().enumerate();
+        axes.map(|(a, axis)| {
+            let mut offsets = room("the table of taps", axis.axis.kernel)?;
+            offsets.extend((0..axis.axis.kernel).map(|tap| {
+                let (phase, shift) = axis.tap(tap);
+                (phase * self.part_pitch(a) + shift * axis.pitch) as isize
+            }));
+            Ok(offsets)
+        })
+        .collect()
     }
 
     /// How far apart neighbouring positions of each axis lie.
@@ -137,48 +156,39 @@ impl Layout {
     /// The runs that fill one plane for a block. `strides` are the input's, in bytes, an axis each.
     fn runs(&self, block: &Block, strides: &[isize]) -> Vec<Run> {
         let mut runs = vec![Run { to: 0, len: 1, from: Some((0, 0)) }];
-        let mut parts = 1;
         let last = self.axes.len() - 1;
         // From the outermost axis in: each run so far is one row of what is left.
         for (a, (axis, &stride)) in self.axes.iter().zip(strides).enumerate() {
-            let len = block.0[a].len();
-            let extent = len + axis.reach;
-            let mut next = Vec::new();
-            for (phase, &residue) in axis.phases.iter().enumerate() {
-                let first = block.0[a].start * axis.axis.stride + residue;
-                let along: Vec<Run> = if a == last {
-                    row(&axis.axis, first, extent, stride)
-                } else {
-                    (0..extent)
-                        .filter(|&i| axis.used(phase, i, len))
-                        .map(|i| {
-                            let from = axis.axis.source((first + i * axis.axis.stride) as isize);
-                            let from = from.map(|source| (source as isize * stride, 0));
-                            Run { to: i * axis.pitch, len: 1, from }
-                        })
-                        .collect()
-                };
-                next.push(along);
+            let mut along = Vec::new();
+            for (phase, residue) in axis.phases.iter().enumerate() {
+                let mut to = phase * self.part_pitch(a);
+                for piece in &axis.pieces {
+                    let first = (block.0[a].start + piece.start) * axis.axis.stride + residue;
+                    let start = along.len();
+                    row(
+                        &axis.axis,
+                        first..first + piece.len() * axis.axis.stride,
+                        stride,
+                        &mut along,
+                    );
+                    if a < last {
+                        // Only the innermost axis has runs of more than one.
+                        split(&mut along, start);
+                    }
+                    along[start..].iter_mut().for_each(|run| run.to = to + run.to * axis.pitch);
+                    to += piece.len() * axis.pitch;
+                }
             }
-            // Parts are in C order of phases, so the part index of a run grows by one digit an axis.
+            let join = |outer: &Run, inner: &Run| Run {
+                to: outer.to + inner.to,
+                len: inner.len,
+                from: outer.from.zip(inner.from).map(|((row, _), (at, step))| (row + at, step)),
+            };
             runs = runs
                 .iter()
-                .flat_map(|outer| {
-                    next.iter().enumerate().flat_map(move |(phase, along)| {
-                        along.iter().map(move |inner| Run {
-                            to: outer.to + inner.to + phase * self.part_pitch(a),
-                            len: inner.len,
-                            from: match (outer.from, inner.from) {
-                                (Some((row, _)), Some((at, step))) => Some((row + at, step)),
-                                _ => None,
-                            },
-                        })
-                    })
-                })
+                .flat_map(|outer| along.iter().map(move |inner| join(outer, inner)))
                 .collect();
-            parts *= axis.phases.len();
         }
-        debug_assert!(parts * self.part <= self.plane);
         runs
     }
 
@@ -210,37 +220,45 @@ impl Layout {
     }
 }
 
-/// The runs of one row: `len` positions of one phase from padded position `first` on.
-fn row(axis: &Axis, first: usize, len: usize, stride: isize) -> Vec<Run> {
+/// Appends the runs of one row: every `axis.stride`th of padded positions `padded`.
+fn row(axis: &Axis, padded: Range<usize>, stride: isize, runs: &mut Vec<Run>) {
+    let len = padded.len() / axis.stride;
     let (kept, kept_len) = axis.kept();
-    // Positions first + i * axis.stride lie in the kept input for i in inside.
+    // Which of them lie in the kept input.
     let before = axis.before.max(0) as usize;
-    let reach = |end: usize| end.saturating_sub(first).div_ceil(axis.stride).min(len);
+    let reach = |end: usize| end.saturating_sub(padded.start).div_ceil(axis.stride).min(len);
     let inside = reach(before)..reach(before + kept_len);
-    let mut runs: Vec<Run> = Vec::new();
+    let start = runs.len();
     let edge = |i: usize, runs: &mut Vec<Run>| {
-        let source = axis.source((first + i * axis.stride) as isize);
+        let source = axis.source((padded.start + i * axis.stride) as isize);
         let from = source.map(|s| (s as isize * stride, 0));
-        match (runs.last_mut(), from) {
-            (Some(run), None) if run.from.is_none() && run.to + run.len == i => run.len += 1,
+        match runs[start..].last_mut() {
+            Some(run) if from.is_none() && run.from.is_none() => run.len += 1,
             _ => runs.push(Run { to: i, len: 1, from }),
         }
     };
     for i in 0..inside.start {
-        edge(i, &mut runs);
+        edge(i, runs);
     }
     if !inside.is_empty() {
-        let source = kept + first + inside.start * axis.stride - before;
-        runs.push(Run {
-            to: inside.start,
-            len: inside.len(),
-            from: Some((source as isize * stride, axis.stride as isize * stride)),
-        });
+        let source = kept + padded.start + inside.start * axis.stride - before;
+        let from = Some((source as isize * stride, axis.stride as isize * stride));
+        runs.push(Run { to: inside.start, len: inside.len(), from });
     }
     for i in inside.end..len {
-        edge(i, &mut runs);
+        edge(i, runs);
     }
-    runs
+}
+
+/// Cuts the runs from `start` on into runs of one.
+fn split(runs: &mut Vec<Run>, start: usize) {
+    for run in runs.split_off(start) {
+        runs.extend((0..run.len).map(|i| Run {
+            to: run.to + i,
+            len: 1,
+            from: run.from.map(|(at, step)| (at + i as isize * step, 0)),
+        }));
+    }
 }
 
 /// Vectors laid over the useful positions of a block, and where their lanes go.
@@ -314,13 +332,7 @@ impl Cover {
                 *cover.ends.last_mut().expect("pushed with the start") = cover.segments.len();
                 next += len;
             }
-            for (i, &n) in index.iter_mut().zip(outer).rev() {
-                *i += 1;
-                if *i < n {
-                    break;
-                }
-                *i = 0;
-            }
+            advance(&mut index, outer);
         }
         cover
     }
@@ -383,11 +395,11 @@ mod tests {
             let layout = Layout::new(&geometry, &lens, 8);
             let mut slab = vec![f64::NAN; layout.size(2, 8)];
             layout.stage((&block, 0..2), &x, -7.0, &mut slab);
-            let offsets = layout.offsets();
+            let offsets = layout.offsets().unwrap();
             let kernel: Vec<usize> = geometry.axes.iter().map(|a| a.kernel).collect();
             for position in each(&lens) {
-                for (tap, offset) in each(&kernel).iter().zip(&offsets) {
-                    let mut at = 0isize;
+                for tap in each(&kernel) {
+                    let mut at: isize = tap.iter().zip(&offsets).map(|(&t, axis)| axis[t]).sum();
                     let mut expected = Some(0);
                     for (a, axis) in geometry.axes.iter().enumerate() {
                         at += position[a] as isize * layout.pitches()[a];
@@ -399,7 +411,7 @@ mod tests {
                     for channel in 0..2 {
                         let plane = channel * data.len() / 2;
                         let expected = expected.map_or(-7.0, |e| data[plane + e]);
-                        let found = slab[(at + offset) as usize + channel * layout.plane()];
+                        let found = slab[at as usize + channel * layout.plane()];
                         assert_eq!(found, expected, "{geometry:?} {position:?} {tap:?}");
                     }
                 }

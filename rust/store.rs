@@ -1,9 +1,13 @@
 //! What happens to a finished tile: bias, activation, dropping of junk lanes, any output strides.
+//!
+//! Vectors whose lanes are all neighbours in the result are written there by the tile kernel itself;
+//! the others are set aside, and their useful lanes written from there.
 
 use std::ops::Range;
 
 use crate::geometry::Activation;
 use crate::slab::Cover;
+use crate::tile::{Finish, Rows};
 use crate::view::{Element, ViewMut};
 
 /// Where and how results are stored.
@@ -24,54 +28,76 @@ pub struct Target<'a> {
     pub channels: Range<usize>,
     /// Positions of a block.
     pub cover: &'a Cover,
-    /// Vectors of the cover.
-    pub vectors: Range<usize>,
     /// Byte offset of the block's first result in its channel.
     pub block: isize,
 }
 
 impl<T: Element> Store<'_, T> {
-    /// Finishes the sums of a tile, in place, and writes those that are results.
+    /// What is done to sums before they are written.
+    pub fn finish(&self, channels: &Range<usize>) -> Finish<T> {
+        let bias = if self.bias.is_empty() { &[] } else { &self.bias[channels.clone()] };
+        let clip = match self.activation {
+            Activation::None => None,
+            Activation::Relu => Some((0.0, f64::INFINITY)),
+            Activation::Clip { low, high } => Some((low, high)),
+        };
+        Finish {
+            bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
+            clip: clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high))),
+        }
+    }
+
+    /// Where the sums of vector `vector` go: straight to the result if all its lanes are neighbours
+    /// there, else to `aside`, which holds a vector of each row of the tile.
+    pub fn rows(&self, target: &Target<'_>, vector: usize, aside: &mut [T]) -> Rows<T> {
+        let size = size_of::<T>() as isize;
+        let rows = target.channels.len();
+        let lanes = aside.len() / rows;
+        match target.cover.segments(vector) {
+            [segment] if segment.len == lanes && self.step() == size => {
+                let row = self.out.strides()[0];
+                let reach = row * (rows as isize - 1);
+                let from = self.start(target) + segment.to;
+                let last = reach.max(0) + lanes as isize * size;
+                Rows { first: self.out.at(from, reach.min(0), last), row }
+            }
+            _ => Rows { first: aside.as_mut_ptr(), row: lanes as isize * size },
+        }
+    }
+
+    /// Writes what [`rows`](Self::rows) set aside for vector `vector`.
     ///
     /// # Safety
     /// No other thread may access these results meanwhile.
-    pub unsafe fn tile(&self, target: &Target<'_>, sums: &mut [T]) {
-        let row_len = sums.len() / target.channels.len();
-        let lanes = row_len / target.vectors.len();
-        let (channel_stride, step) =
-            (self.out.strides()[0], *self.out.strides().last().expect("a result has axes"));
-        for (channel, row) in target.channels.clone().zip(sums.chunks_exact_mut(row_len)) {
-            if let Some(&bias) = self.bias.get(channel) {
-                row.iter_mut().for_each(|y| *y = y.add(bias));
+    pub unsafe fn write(&self, target: &Target<'_>, vector: usize, aside: &[T]) {
+        let lanes = aside.len() / target.channels.len();
+        let segments = target.cover.segments(vector);
+        let step = self.step();
+        if let [segment] = segments
+            && segment.len == lanes
+            && step == size_of::<T>() as isize
+        {
+            return;
+        }
+        let mut start = self.start(target);
+        for row in aside.chunks_exact(lanes) {
+            for segment in segments {
+                let values = &row[segment.lane..segment.lane + segment.len];
+                // SAFETY: the caller keeps other threads away.
+                unsafe { self.out.write(start + segment.to, step, values) }
             }
-            activate(self.activation, row);
-            let start = target.block + channel as isize * channel_stride;
-            for (vector, values) in target.vectors.clone().zip(row.chunks_exact(lanes)) {
-                for segment in target.cover.segments(vector) {
-                    let values = &values[segment.lane..segment.lane + segment.len];
-                    // SAFETY: the caller keeps other threads away.
-                    unsafe { self.out.write(start + segment.to, step, values) }
-                }
-            }
+            start += self.out.strides()[0];
         }
     }
-}
 
-/// Applies an activation. NaN stays NaN: it is neither below nor above anything.
-fn activate<T: Element>(activation: Activation, values: &mut [T]) {
-    let (low, high) = match activation {
-        Activation::None => return,
-        Activation::Relu => (0.0, f64::INFINITY),
-        Activation::Clip { low, high } => (low, high),
-    };
-    let (low, high) = (T::from_f64(low), T::from_f64(high));
-    for y in values {
-        if *y < low {
-            *y = low;
-        }
-        if *y > high {
-            *y = high;
-        }
+    /// Byte offset of the first result of a target's block.
+    fn start(&self, target: &Target<'_>) -> isize {
+        target.block + target.channels.start as isize * self.out.strides()[0]
+    }
+
+    /// Bytes between neighbouring results.
+    fn step(&self) -> isize {
+        *self.out.strides().last().expect("a result has axes")
     }
 }
 
@@ -81,30 +107,50 @@ mod tests {
     use crate::slab::Positions;
 
     #[test]
-    fn a_tile_is_finished_and_written_where_it_belongs() {
-        // Two channels of 2 x 3 results, from vectors of 4 over rows 5 apart.
-        let (lens, pitches) = ([1, 2, 3], [10, 5, 1]);
-        let mut out = [9.0f32; 12];
+    fn lanes_are_written_where_they_belong() {
+        // Two channels of 2 x 5 results, from vectors of 4 over rows 7 apart: whole, cut, whole, cut.
+        let (lens, pitches) = ([1, 2, 5], [14, 7, 1]);
+        let mut out = [9.0f32; 20];
         for channels_last in [false, true] {
-            let strides = if channels_last { [4, 48, 24, 8] } else { [24, 48, 12, 4] };
-            // SAFETY: 12 distinct elements of a local array.
-            let view =
-                unsafe { ViewMut::new(out.as_mut_ptr().cast(), &[2, 1, 2, 3], strides.to_vec()) };
+            let strides = if channels_last { [4, 80, 40, 8] } else { [40, 80, 20, 4] };
+            let shape = [2, 1, 2, 5];
+            // SAFETY: 20 distinct elements of a local array.
+            let view = unsafe { ViewMut::new(out.as_mut_ptr().cast(), &shape, strides.to_vec()) };
             let positions = Positions { lens: &lens, pitches: &pitches, strides: &strides[1..] };
             let cover = Cover::new(positions, 4, isize::MAX);
-            assert_eq!(cover.starts, [0, 5]);
-            let activation = Activation::Clip { low: -1.0, high: 12.0 };
-            let store = Store { out: view, bias: &[-1.0, 0.5], activation };
-            let mut sums: Vec<f32> = (0..16).map(|i| i as f32).collect();
-            sums[4] = f32::NAN;
-            let target = Target { channels: 0..2, cover: &cover, vectors: 0..2, block: 0 };
-            // SAFETY: one thread.
-            unsafe { store.tile(&target, &mut sums) };
-            let at = |c: usize, p: usize| out[if channels_last { p * 2 + c } else { c * 6 + p }];
-            let found: Vec<f32> = (0..12).map(|i| at(i / 6, i % 6)).collect();
-            assert_eq!(found[..3], [-1.0, 0.0, 1.0]);
-            assert!(found[3].is_nan());
-            assert_eq!(found[4..], [4.0, 5.0, 8.5, 9.5, 10.5, 12.0, 12.0, 12.0]);
+            assert_eq!(cover.starts, [0, 4, 8]);
+            let store = Store { out: view, bias: &[], activation: Activation::None };
+            let target = Target { channels: 0..2, cover: &cover, block: 0 };
+            for vector in 0..3 {
+                let mut aside = [0.0; 8];
+                let rows = store.rows(&target, vector, &mut aside);
+                for row in 0..2isize {
+                    let to = rows.first.wrapping_byte_offset(row * rows.row);
+                    for lane in 0..4 {
+                        let value = (100 * row + 10 * vector as isize + lane) as f32;
+                        // SAFETY: a vector of a row of the tile, in `out` or in `aside`.
+                        unsafe { to.add(lane as usize).write(value) }
+                    }
+                }
+                // SAFETY: one thread.
+                unsafe { store.write(&target, vector, &aside) };
+            }
+            let at = |i: usize| out[if channels_last { i % 10 * 2 + i / 10 } else { i }];
+            let found: Vec<f32> = (0..20).map(at).collect();
+            assert_eq!(found[..10], [0., 1., 2., 3., 10., 13., 20., 21., 22., 23.]);
+            assert_eq!(found[10..], [100., 101., 102., 103., 110., 113., 120., 121., 122., 123.]);
         }
+    }
+
+    #[test]
+    fn bias_and_activation_are_those_of_the_rows() {
+        let mut out = [0.0f32; 3];
+        let view = ViewMut::from_slice(&mut out, &[3, 1, 1]);
+        let activation = Activation::Clip { low: -1.0, high: 2.0 };
+        let store = Store { out: view, bias: &[1.0, 2.0, 3.0], activation };
+        let finish = store.finish(&(1..3));
+        // SAFETY: the first of two numbers of a slice.
+        assert_eq!(unsafe { *finish.bias }, 2.0);
+        assert_eq!(finish.clip, Some((-1.0, 2.0)));
     }
 }

@@ -287,31 +287,68 @@ impl<'a, T: Element> ViewMut<'a, T> {
         self.strides.swap(a, b);
     }
 
+    /// The address of byte `offset`, from which bytes `first..last` will be written. Panics if that
+    /// would leave the view.
+    #[inline(always)]
+    pub fn at(&self, offset: isize, first: isize, last: isize) -> *mut T {
+        assert!(
+            offset + first >= self.span.start && offset + last <= self.span.end,
+            "run outside of view"
+        );
+        self.ptr.wrapping_offset(offset).cast()
+    }
+
     /// Writes a run of elements, `step` bytes apart from byte `offset` on.
     ///
     /// # Safety
     /// No other thread may access these elements meanwhile.
     #[inline(always)]
     pub unsafe fn write(&self, offset: isize, step: isize, from: &[T]) {
-        let size = size_of::<T>() as isize;
-        let last = offset + step * (from.len() as isize - 1);
-        let (low, high) = (offset.min(last), offset.max(last) + size);
-        assert!(
-            from.is_empty() || (low >= self.span.start && high <= self.span.end),
-            "run outside of view"
-        );
-        let mut to = self.ptr.wrapping_offset(offset);
+        let Some(steps) = from.len().checked_sub(1) else { return };
+        let (reach, size) = (step * steps as isize, size_of::<T>() as isize);
+        let mut to = self.at(offset, reach.min(0), reach.max(0) + size);
         if step == size {
-            // SAFETY: the assertion keeps the run within the span that `new` vouches for, and `from`
-            // is a borrow of other memory.
-            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().cast(), to, size_of_val(from)) }
+            // SAFETY: `at` keeps the run within the span that `new` vouches for, and `from` is a
+            // borrow of other memory.
+            unsafe { copy(from.as_ptr(), to, from.len()) }
             return;
         }
         for &value in from {
             // SAFETY: as above, one element at a time.
-            unsafe { to.cast::<T>().write_unaligned(value) }
-            to = to.wrapping_offset(step);
+            unsafe { to.write_unaligned(value) }
+            to = to.wrapping_byte_offset(step);
         }
+    }
+}
+
+/// Copies `len` elements of any alignment; a short run costs a few moves rather than a call.
+///
+/// # Safety
+/// Both must hold `len` elements, and not overlap.
+#[inline(always)]
+unsafe fn copy<T: Copy>(from: *const T, to: *mut T, len: usize) {
+    let (from, to, bytes) = (from.cast::<u8>(), to.cast::<u8>(), len * size_of::<T>());
+    // Two blocks that overlap in the middle cover every length between one and two of them.
+    macro_rules! ends {
+        ($block:literal) => {{
+            type Block = [u8; $block];
+            let (a, b) = (from.cast::<Block>(), from.wrapping_add(bytes - $block).cast::<Block>());
+            // SAFETY: both blocks lie within the run, which is no shorter than one.
+            unsafe {
+                let (a, b) = (a.read_unaligned(), b.read_unaligned());
+                to.cast::<Block>().write_unaligned(a);
+                to.add(bytes - $block).cast::<Block>().write_unaligned(b);
+            }
+        }};
+    }
+    match bytes {
+        0 => {}
+        4..8 => ends!(4),
+        8..16 => ends!(8),
+        16..32 => ends!(16),
+        32..=64 => ends!(32),
+        // SAFETY: the caller vouches for both.
+        _ => unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) },
     }
 }
 
@@ -324,6 +361,17 @@ pub fn contiguous(shape: &[usize], size: usize) -> Vec<isize> {
         stride *= n.max(1) as isize;
     }
     strides
+}
+
+/// The next index of a shape in C order; after the last, the first again.
+pub fn advance(index: &mut [usize], shape: &[usize]) {
+    for (i, &n) in index.iter_mut().zip(shape).rev() {
+        *i += 1;
+        if *i < n {
+            return;
+        }
+        *i = 0;
+    }
 }
 
 /// Reads `to.len()` elements of `S`, `step` bytes apart.
@@ -345,7 +393,7 @@ unsafe fn read_run<S: Element, T: Element, const SWAPPED: bool>(
     // The two common steps are written out so that they compile to vector loads and shuffles.
     if step == size && !SWAPPED && size_of::<S>() == size_of::<T>() {
         // SAFETY: contiguous and of the same type (there is one element type a size).
-        unsafe { std::ptr::copy_nonoverlapping(from.cast::<T>(), to.as_mut_ptr(), to.len()) }
+        unsafe { copy(from.cast::<T>(), to.as_mut_ptr(), to.len()) }
     } else if step == 2 * size {
         for (i, t) in to.iter_mut().enumerate() {
             *t = read(from.wrapping_add(2 * i * size as usize));

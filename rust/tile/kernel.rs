@@ -32,12 +32,30 @@ pub struct Sum<'a> {
     pub period: Step,
 }
 
-/// A tile to compute: `sums[m][v] = sum over t of A[m * a_row + a(t)] * B[columns[v] + b(t) ..]`.
+/// Where a vector of each row goes: rows `row` bytes apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<T> {
+    /// The first row's.
+    pub first: *mut T,
+    /// Bytes to the next row's.
+    pub row: isize,
+}
+
+/// What is done to a total before it is written for the last time.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<T> {
+    /// A number to add for each row, or null.
+    pub bias: *const T,
+    /// Bounds to keep between.
+    pub clip: Option<(T, T)>,
+}
+
+/// A tile to compute: `to[m][v] = sum over t of A[m * a_row + a(t)] * B[columns[v] + b(t) ..]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a, T> {
     /// Row operand.
     pub a: *const T,
-    /// Elements between rows of A.
+    /// Bytes between rows of A.
     pub a_row: isize,
     /// Column operand.
     pub b: *const T,
@@ -45,15 +63,17 @@ pub struct Tile<'a, T> {
     pub columns: [isize; MAX_COLUMNS],
     /// What is summed.
     pub sum: Sum<'a>,
-    /// Rows of `NV` vectors, written over.
-    pub sums: *mut T,
+    /// Where each vector of columns goes; also holds the total between chains.
+    pub to: [Rows<T>; MAX_COLUMNS],
+    /// What is done at the end.
+    pub finish: Finish<T>,
 }
 
 /// Computes a tile of `MR` rows and `NV` vectors.
 ///
 /// # Safety
 /// The CPU must have the instructions of `V`; A and B must be readable at every address that the sum
-/// visits; `sums` must have room for `MR * NV` vectors.
+/// visits; `to` must be writable for `MR` rows of a vector each, `bias` readable for `MR` numbers.
 #[inline(always)]
 pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V::Element>) {
     let columns: [isize; NV] = std::array::from_fn(|v| tile.columns[v]);
@@ -62,9 +82,11 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
     let mut first = true;
     while left > 0 || first {
         let period = &tile.sum.steps[..left.min(tile.sum.steps.len())];
+        left -= period.len();
         let mut start = 0;
         while start < period.len() || first {
             let chain = &period[start..period.len().min(start + CHAIN)];
+            start += CHAIN;
             // SAFETY: the caller vouches for the instructions and every address of the sum.
             unsafe {
                 let mut acc = [[V::zero(); NV]; MR];
@@ -75,25 +97,45 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                     let mut row = a.wrapping_offset(step.a);
                     for sums in &mut acc {
                         let factor = V::splat(row);
-                        row = row.wrapping_offset(tile.a_row);
+                        row = row.wrapping_byte_offset(tile.a_row);
                         for (sum, column) in sums.iter_mut().zip(columns) {
                             *sum = factor.mul_add(column, *sum);
                         }
                     }
                 }
-                let mut to = tile.sums;
-                for sum in acc.into_iter().flatten() {
-                    let total = if first { sum } else { V::load(to).add(sum) };
-                    total.store(to);
-                    to = to.add(V::LANES);
+                // Plain loops over the array: an iterator over it would keep it in memory.
+                for (m, row) in acc.iter().enumerate() {
+                    for (v, &sum) in row.iter().enumerate() {
+                        let to = tile.to[v].first.wrapping_byte_offset(m as isize * tile.to[v].row);
+                        let total = if first { sum } else { V::load(to).add(sum) };
+                        total.store(to);
+                    }
                 }
             }
             first = false;
-            start += CHAIN;
         }
-        left -= period.len();
         a = a.wrapping_offset(tile.sum.period.a);
         b = b.wrapping_offset(tile.sum.period.b);
+    }
+    let Finish { bias, clip } = &tile.finish;
+    if bias.is_null() && clip.is_none() {
+        return;
+    }
+    for m in 0..MR {
+        for to in &tile.to[..NV] {
+            let to = to.first.wrapping_byte_offset(m as isize * to.row);
+            // SAFETY: the caller vouches for `to` and `bias`; the total was stored above.
+            unsafe {
+                let mut total = V::load(to);
+                if !bias.is_null() {
+                    total = total.add(V::splat(bias.add(m)));
+                }
+                if let Some((low, high)) = clip {
+                    total = total.clip(V::splat(low), V::splat(high));
+                }
+                total.store(to);
+            }
+        }
     }
 }
 

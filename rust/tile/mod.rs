@@ -12,7 +12,7 @@ mod x86_64;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-pub use kernel::{CHAIN, MAX_COLUMNS, Step, Sum, Tile};
+pub use kernel::{CHAIN, Finish, MAX_COLUMNS, Rows, Step, Sum, Tile};
 
 use crate::error::Error;
 use crate::view::{Element, Memory};
@@ -131,7 +131,7 @@ impl<T: Tiled> Kernels<T> {
         for (i, column) in self.table.iter().enumerate() {
             let shape = TileShape { rows: column.len().min(most_rows), columns: i + 1 };
             let (whole, rest) = (vectors / shape.columns, vectors % shape.columns);
-            let cycles: f64 = groups(rows, shape.rows)
+            let cycles: f64 = groups(0..rows, shape.rows)
                 .map(|group| {
                     let whole = whole as f64 * self.cycles(group.len(), shape.columns);
                     whole + if rest > 0 { self.cycles(group.len(), rest) } else { 0.0 }
@@ -165,10 +165,11 @@ impl<T: Tiled> Kernels<T> {
     }
 }
 
-/// `count` things in the fewest groups of at most `most`, as even as can be.
-pub fn groups(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    let n = count.div_ceil(most.max(1));
-    (0..n).map(move |i| i * count / n..(i + 1) * count / n)
+/// A range in the fewest groups of at most `most`, as even as can be.
+pub fn groups(all: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let n = all.len().div_ceil(most.max(1));
+    let at = move |i: usize| all.start + i * all.len() / n;
+    (0..n).map(move |i| at(i)..at(i + 1))
 }
 
 /// Two operands and the sum that contracts them, with the reach of that sum in each: what is needed
@@ -191,9 +192,49 @@ impl<'a, T: Tiled> Contraction<'a, T> {
         Contraction { a, a_row, b, sum, a_reach, b_reach }
     }
 
-    /// Computes the tile of `rows` rows from element `a` of A on, and of a vector of columns from
-    /// each of `columns` on in B, into `sums`, row by row.
+    /// Computes the tile of `rows` rows from element `a` of A on, and of `columns`.
+    ///
+    /// # Safety
+    /// Every column's `to` must be writable for `rows` rows of one vector each, which nothing else
+    /// accesses meanwhile, and `finish.bias`, if not null, readable for `rows` numbers.
     #[inline]
+    pub unsafe fn tile_to(
+        &self,
+        kernels: &Kernels<T>,
+        (a, rows): (isize, usize),
+        columns: &[Column<T>],
+        finish: Finish<T>,
+    ) {
+        let kernel = kernels.table[columns.len() - 1][rows - 1];
+        let mut tile = Tile {
+            a: std::ptr::null(),
+            a_row: self.a_row * size_of::<T>() as isize,
+            b: std::ptr::null(),
+            columns: [0; MAX_COLUMNS],
+            sum: self.sum,
+            to: [columns[0].to; MAX_COLUMNS],
+            finish,
+        };
+        let (mut low, mut high) = (isize::MAX, isize::MIN);
+        for (column, (from, to)) in columns.iter().zip(tile.columns.iter_mut().zip(&mut tile.to)) {
+            (*from, *to) = (column.from, column.to);
+            (low, high) =
+                (low.min(column.from), high.max(column.from + kernels.lanes as isize - 1));
+        }
+        if self.sum.taps > 0 {
+            let last_row = self.a_row * (rows as isize - 1);
+            let (first, last) = self.a_reach;
+            tile.a = self.a.at(a, first + last_row.min(0), last + last_row.max(0));
+            tile.b = self.b.at(0, low + self.b_reach.0, high + self.b_reach.1);
+        }
+        // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
+        // above checked every address that the sum reaches (with no taps, it reaches none); the
+        // caller vouches for `to` and `bias`.
+        unsafe { kernel(&tile) }
+    }
+
+    /// Computes a tile as [`tile_to`](Self::tile_to) does, of vectors that start at `columns`, into
+    /// `sums`, row by row.
     pub fn tile(
         &self,
         kernels: &Kernels<T>,
@@ -201,31 +242,34 @@ impl<'a, T: Tiled> Contraction<'a, T> {
         columns: &[isize],
         sums: &mut [T],
     ) {
-        let kernel = kernels.table[columns.len() - 1][rows - 1];
-        let sums = &mut sums[..rows * columns.len() * kernels.lanes];
-        if self.sum.taps == 0 {
-            sums.fill(T::default());
-            return;
-        }
-        let last_row = self.a_row * (rows as isize - 1);
-        let (low, high) = (columns.iter().min().unwrap(), columns.iter().max().unwrap());
-        let mut tile = Tile {
-            a: self.a.at(a, self.a_reach.0 + last_row.min(0), self.a_reach.1 + last_row.max(0)),
-            a_row: self.a_row,
-            b: self.b.at(
-                0,
-                low + self.b_reach.0,
-                high + self.b_reach.1 + kernels.lanes as isize - 1,
-            ),
-            columns: [0; MAX_COLUMNS],
-            sum: self.sum,
-            sums: sums.as_mut_ptr(),
-        };
-        tile.columns[..columns.len()].copy_from_slice(columns);
-        // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
-        // above checked every address that the sum reaches; `sums` was cut to the tile's size.
-        unsafe { kernel(&tile) }
+        let row = columns.len() * kernels.lanes;
+        let sums = &mut sums[..rows * row];
+        let columns: Vec<Column<T>> = columns
+            .iter()
+            .zip(sums[..row].chunks_exact_mut(kernels.lanes))
+            .map(|(&from, to)| {
+                let row = (row * size_of::<T>()) as isize;
+                Column { from, to: Rows { first: to.as_mut_ptr(), row } }
+            })
+            .collect();
+        let finish = Finish { bias: std::ptr::null(), clip: None };
+        // SAFETY: `sums` was cut to the tile's size and is borrowed for it alone; there is no bias.
+        unsafe { self.tile_to(kernels, (a, rows), &columns, finish) }
     }
+}
+
+/// A vector of columns: where it starts in B, and where its sums go.
+#[derive(Clone, Copy, Debug)]
+pub struct Column<T> {
+    /// Elements from the start of B.
+    pub from: isize,
+    /// The first row's sums, and the others'.
+    pub to: Rows<T>,
+}
+
+impl<T> Column<T> {
+    /// A column that no tile has.
+    pub const NOWHERE: Self = Column { from: 0, to: Rows { first: std::ptr::null_mut(), row: 0 } };
 }
 
 impl Sum<'_> {

@@ -46,6 +46,14 @@ unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
         Array(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], addend.0[i])))
     }
+
+    #[inline(always)]
+    unsafe fn clip(self, low: Self, high: Self) -> Self {
+        Array(std::array::from_fn(|i| {
+            let y = if low.0[i] > self.0[i] { low.0[i] } else { self.0[i] };
+            if high.0[i] < y { high.0[i] } else { y }
+        }))
+    }
 }
 
 unsafe fn single<const MR: usize, const NV: usize>(tile: &Tile<'_, f32>) {

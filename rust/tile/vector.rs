@@ -47,4 +47,10 @@ pub unsafe trait Vector: Copy {
     /// # Safety
     /// The CPU must have the instructions.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// Lane-wise self, but `low` where that is greater, then `high` where that is less. NaN stays.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
+    unsafe fn clip(self, low: Self, high: Self) -> Self;
 }

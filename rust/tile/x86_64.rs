@@ -8,7 +8,7 @@ use super::{Isa, Kernels, Tiled};
 
 macro_rules! vector {
     ($register:ident, $element:ident, $lanes:literal, $zero:ident, $load:ident, $store:ident,
-     $splat:ident, $add:ident, $mul_add:ident) => {
+     $splat:ident, $add:ident, $mul_add:ident, $max:ident, $min:ident) => {
         // SAFETY: the unaligned load and store of exactly one register.
         unsafe impl Vector for $register {
             type Element = $element;
@@ -43,6 +43,11 @@ macro_rules! vector {
                 // SAFETY: as for `zero`.
                 unsafe { $mul_add(self, factor, addend) }
             }
+            #[inline(always)]
+            unsafe fn clip(self, low: Self, high: Self) -> Self {
+                // SAFETY: as for `zero`. Of a NaN and a number, both give their second operand.
+                unsafe { $min(high, $max(low, self)) }
+            }
         }
     };
 }
@@ -56,7 +61,9 @@ vector!(
     _mm512_storeu_ps,
     _mm512_set1_ps,
     _mm512_add_ps,
-    _mm512_fmadd_ps
+    _mm512_fmadd_ps,
+    _mm512_max_ps,
+    _mm512_min_ps
 );
 vector!(
     __m512d,
@@ -67,7 +74,9 @@ vector!(
     _mm512_storeu_pd,
     _mm512_set1_pd,
     _mm512_add_pd,
-    _mm512_fmadd_pd
+    _mm512_fmadd_pd,
+    _mm512_max_pd,
+    _mm512_min_pd
 );
 vector!(
     __m256,
@@ -78,7 +87,9 @@ vector!(
     _mm256_storeu_ps,
     _mm256_set1_ps,
     _mm256_add_ps,
-    _mm256_fmadd_ps
+    _mm256_fmadd_ps,
+    _mm256_max_ps,
+    _mm256_min_ps
 );
 vector!(
     __m256d,
@@ -89,7 +100,9 @@ vector!(
     _mm256_storeu_pd,
     _mm256_set1_pd,
     _mm256_add_pd,
-    _mm256_fmadd_pd
+    _mm256_fmadd_pd,
+    _mm256_max_pd,
+    _mm256_min_pd
 );
 
 /// Tables of kernels for one instruction set: every tile that its registers hold without a spill

@@ -1,0 +1,601 @@
+//! Locally connected layers: convolution with a kernel of its own at each output position.
+//!
+//! Each weight is used once an image, so the layer can be no faster than its weights are read, and
+//! the aim is just that. All three sums run over contiguous weights:
+//!
+//! | | for each output channel and position, with `patch` the input under its window |
+//! |---|---|
+//! | [`Layer::forward`] | y = dot(w, patch) |
+//! | [`Layer::input`] | patch of dx += g * w |
+//! | [`Layer::weight`] | dw = g * patch |
+//!
+//! A patch is gathered from a padded copy of the image once for all output channels. Blocks of
+//! positions are chosen such that their weights stay in the second-level cache for all images of a
+//! batch.
+//!
+//! The order of every sum depends on shapes alone. It is not that of a convolution (one chain of
+//! multiply-adds): products are rounded, and added in [`LANES`] partial sums, which compiles to
+//! vectors of any instruction set without code for each.
+
+use std::ops::{Add, AddAssign, Mul, Range};
+use std::sync::{Mutex, PoisonError};
+
+use crate::geometry::Geometry;
+use crate::parallel::{Stopped, Team, Turn, with_scratch};
+use crate::view::Element;
+
+/// Partial sums of a dot product. Odd square kernels have a multiple of 8 taps and one more.
+const LANES: usize = 8;
+
+/// Bytes of weights that one item of work reads: a part of the second-level cache of today's cores.
+const BLOCK_BYTES: usize = 1024 << 10;
+
+/// Products below which a call stays on its caller's thread: about 50 us, the time in which a
+/// sleeping helper would just have begun.
+const SERIAL_PRODUCTS: usize = 1 << 17;
+
+/// Elements that a copy of a short run may write or read beyond its end.
+const OVERRUN: usize = 16;
+
+/// A number with the operators of its type.
+pub trait Number: Element + Add<Output = Self> + Mul<Output = Self> + AddAssign {}
+impl Number for f32 {}
+impl Number for f64 {}
+
+/// A locally connected layer. Arrays are in C order: x `[batch, channels, *in]`, w `[outputs, *out,
+/// channels / groups, *kernel]`, y `[batch, outputs, *out]`.
+pub struct Layer<'a> {
+    geometry: &'a Geometry,
+    windows: Windows,
+    batch: usize,
+    /// Output positions of one image.
+    positions: usize,
+    /// Taps of one output.
+    taps: usize,
+}
+
+impl<'a> Layer<'a> {
+    /// The layer whose windows lie as those of a convolution.
+    pub fn new(geometry: &'a Geometry) -> Self {
+        let windows = Windows::new(geometry);
+        Layer {
+            geometry,
+            batch: geometry.axes[0].input,
+            positions: geometry.axes[1..].iter().map(|axis| axis.output).product(),
+            taps: geometry.channels * geometry.kernel_taps(),
+            windows,
+        }
+    }
+
+    /// Elements of x, of w and of y.
+    pub fn sizes(&self) -> [usize; 3] {
+        let inputs: usize = self.geometry.axes[1..].iter().map(|axis| axis.input).product();
+        let outputs = self.geometry.groups * self.geometry.outputs;
+        [
+            self.batch * self.geometry.groups * self.geometry.channels * inputs,
+            outputs * self.positions * self.taps,
+            self.batch * outputs * self.positions,
+        ]
+    }
+
+    /// y = the layer of x.
+    pub fn forward<T: Number>(
+        &self,
+        (x, w): (&[T], &[T]),
+        y: &mut [T],
+        team: &Team<'_>,
+    ) -> Result<(), Stopped> {
+        assert_eq!([x.len(), w.len(), y.len()], self.sizes());
+        if self.taps == 0 {
+            y.fill(T::default());
+            return Ok(());
+        }
+        let team = self.team(team);
+        let padded = self.stage(x, &team)?;
+        let blocks = self.blocks::<T>();
+        let items = deal(y.chunks_mut(self.positions), self.geometry, &blocks, 1);
+        share(&team, items, |turn, item, y| {
+            let (group, block) = self.item(item, &blocks);
+            self.with_patches(block.len(), |patches: &mut [T]| {
+                for (n, y) in y.chunks_mut(self.geometry.outputs).enumerate() {
+                    if !turn.goes_on(self.work(&block)) {
+                        return;
+                    }
+                    self.windows.gather(self.planes(&padded, n, group), &block, patches);
+                    for (o, y) in y.iter_mut().enumerate() {
+                        let w = self.kernels(w, group, o, &block).chunks_exact(self.taps);
+                        let patches = patches.chunks_exact(self.taps);
+                        for (y, (w, patch)) in y.iter_mut().zip(w.zip(patches)) {
+                            *y = dot(w, patch);
+                        }
+                    }
+                }
+            });
+        })
+    }
+
+    /// dw = the gradient of the weights, given that of y.
+    pub fn weight<T: Number>(
+        &self,
+        (x, dy): (&[T], &[T]),
+        dw: &mut [T],
+        team: &Team<'_>,
+    ) -> Result<(), Stopped> {
+        assert_eq!([x.len(), dw.len(), dy.len()], self.sizes());
+        if self.batch == 0 || self.taps == 0 {
+            dw.fill(T::default());
+            return Ok(());
+        }
+        let team = self.team(team);
+        let padded = self.stage(x, &team)?;
+        let blocks = self.blocks::<T>();
+        let rows = dw.chunks_mut(self.positions * self.taps);
+        let items = deal(rows, self.geometry, &blocks, self.taps);
+        share(&team, items, |turn, item, dw| {
+            let (group, block) = self.item(item, &blocks);
+            self.with_patches(block.len(), |patches: &mut [T]| {
+                for n in 0..self.batch {
+                    if !turn.goes_on(self.work(&block)) {
+                        return;
+                    }
+                    self.windows.gather(self.planes(&padded, n, group), &block, patches);
+                    for (o, dw) in dw.iter_mut().enumerate() {
+                        let dy = self.outputs(dy, n, group, o, &block);
+                        let patches = patches.chunks_exact(self.taps);
+                        for ((dw, patch), &dy) in
+                            dw.chunks_exact_mut(self.taps).zip(patches).zip(dy)
+                        {
+                            if n == 0 {
+                                dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw = dy * x);
+                            } else {
+                                dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw += dy * x);
+                            }
+                        }
+                    }
+                }
+            });
+        })
+    }
+
+    /// dx = the gradient of the input, given that of y: the adjoint of [`Layer::forward`].
+    pub fn input<T: Number>(
+        &self,
+        (w, dy): (&[T], &[T]),
+        dx: &mut [T],
+        team: &Team<'_>,
+    ) -> Result<(), Stopped> {
+        assert_eq!([dx.len(), w.len(), dy.len()], self.sizes());
+        dx.fill(T::default());
+        if self.batch == 0 || self.taps == 0 {
+            return Ok(());
+        }
+        let team = self.team(team);
+        let (channels, plane) = (self.geometry.channels, self.windows.plane);
+        let mut padded = vec![T::default(); self.batch * self.geometry.groups * channels * plane];
+        // Windows of neighbouring blocks overlap, those of every other block do not. So first all
+        // even blocks add their patches, then all odd ones, each to a territory of its own.
+        let territories = self.windows.territories(self.blocks::<T>());
+        for parity in 0..2 {
+            let mut items: Vec<Vec<&mut [T]>> = Vec::new();
+            items.resize_with(territories.len().div_ceil(2) * self.geometry.groups, Vec::new);
+            for (i, plane) in padded.chunks_mut(plane).enumerate() {
+                let group = i / channels % self.geometry.groups;
+                let mut rest = plane;
+                let mut start = 0;
+                for (b, _) in territories.iter().enumerate().filter(|(b, _)| b % 2 == parity) {
+                    let begin = self.windows.start(territories[b].start);
+                    let end = territories.get(b + 2).map(|next| self.windows.start(next.start));
+                    let (_, from) = rest.split_at_mut(begin - start);
+                    let end = end.unwrap_or(begin + from.len());
+                    let (own, after) = from.split_at_mut(end - begin);
+                    items[b / 2 * self.geometry.groups + group].push(own);
+                    (rest, start) = (after, end);
+                }
+            }
+            share(&team, items, |turn, item, planes| {
+                let (half, group) = (item / self.geometry.groups, item % self.geometry.groups);
+                let Some(territory) = territories.get(2 * half + parity) else { return };
+                let begin = self.windows.start(territory.start);
+                for block in cut(territory.clone(), self.block_len::<T>()) {
+                    self.with_patches(block.len(), |patches: &mut [T]| {
+                        for (n, planes) in planes.chunks_mut(channels).enumerate() {
+                            if !turn.goes_on(self.work(&block)) {
+                                return;
+                            }
+                            self.patches((w, dy), (n, group), &block, patches);
+                            self.windows.scatter(patches, &block, (planes, begin));
+                        }
+                    });
+                }
+            })?;
+        }
+        let images: Vec<_> = dx.chunks_mut((dx.len() / self.batch).max(1)).collect();
+        share(&team, images, |_, n, image| {
+            let padded = &padded[n * self.geometry.groups * channels * plane..];
+            self.windows.unstage(padded, image);
+        })
+    }
+
+    /// The patches of dx at one block of one image: the sum over output channels of dy * w.
+    fn patches<T: Number>(
+        &self,
+        (w, dy): (&[T], &[T]),
+        (n, group): (usize, usize),
+        block: &Range<usize>,
+        patches: &mut [T],
+    ) {
+        patches.fill(T::default());
+        for o in 0..self.geometry.outputs {
+            let w = self.kernels(w, group, o, block).chunks_exact(self.taps);
+            let patches = patches.chunks_exact_mut(self.taps);
+            for ((patch, w), &dy) in patches.zip(w).zip(self.outputs(dy, n, group, o, block)) {
+                patch.iter_mut().zip(w).for_each(|(sum, &w)| *sum += dy * w);
+            }
+        }
+    }
+
+    /// Products that a call takes.
+    pub fn products(&self) -> usize {
+        self.batch.saturating_mul(self.sizes()[1])
+    }
+
+    /// As many threads as the work is worth.
+    fn team<'t>(&self, team: &Team<'t>) -> Team<'t> {
+        let serial = self.products() < SERIAL_PRODUCTS;
+        Team { threads: if serial { 1 } else { team.threads }, stop: team.stop }
+    }
+
+    /// Positions of one block.
+    fn block_len<T>(&self) -> usize {
+        let bytes = self.geometry.outputs * self.taps * size_of::<T>();
+        (BLOCK_BYTES / bytes.max(1)).clamp(1, self.positions)
+    }
+
+    /// The blocks of positions of an image.
+    fn blocks<T>(&self) -> Vec<Range<usize>> {
+        cut(0..self.positions, self.block_len::<T>()).collect()
+    }
+
+    /// Operations that a block of one image and group takes.
+    fn work(&self, block: &Range<usize>) -> usize {
+        2 * self.geometry.outputs * block.len() * self.taps
+    }
+
+    /// Which group and which block an item is.
+    fn item(&self, item: usize, blocks: &[Range<usize>]) -> (usize, Range<usize>) {
+        (item % self.geometry.groups, blocks[item / self.geometry.groups].clone())
+    }
+
+    /// The kernels of output `o` of a group at a block.
+    fn kernels<'w, T>(&self, w: &'w [T], group: usize, o: usize, block: &Range<usize>) -> &'w [T] {
+        let first = (group * self.geometry.outputs + o) * self.positions;
+        &w[(first + block.start) * self.taps..(first + block.end) * self.taps]
+    }
+
+    /// Output `o` of a group of one image at a block.
+    fn outputs<'y, T>(
+        &self,
+        y: &'y [T],
+        n: usize,
+        group: usize,
+        o: usize,
+        block: &Range<usize>,
+    ) -> &'y [T] {
+        let outputs = self.geometry.outputs;
+        let first = ((n * self.geometry.groups + group) * outputs + o) * self.positions;
+        &y[first + block.start..first + block.end]
+    }
+
+    /// The padded planes of one group of one image, and what is behind them.
+    fn planes<'p, T>(&self, padded: &'p [T], n: usize, group: usize) -> &'p [T] {
+        let first = (n * self.geometry.groups + group) * self.geometry.channels;
+        &padded[first * self.windows.plane..]
+    }
+
+    /// Calls `work` with room for the patches of `positions` positions.
+    fn with_patches<T: Number>(&self, positions: usize, work: impl FnOnce(&mut [T])) {
+        let len = positions * self.taps;
+        with_scratch(len + OVERRUN, work)
+    }
+
+    /// A padded copy of all images.
+    fn stage<T: Number>(&self, x: &[T], team: &Team<'_>) -> Result<Vec<T>, Stopped> {
+        let channels = self.geometry.groups * self.geometry.channels;
+        let image = channels * self.windows.plane;
+        let mut padded = vec![T::default(); self.batch * image + OVERRUN];
+        let images: Vec<_> = padded.chunks_exact_mut(image).collect();
+        let inputs = x.len() / self.batch.max(1);
+        share(team, images, |_, n, padded| {
+            self.windows.stage(&x[n * inputs..(n + 1) * inputs], padded);
+        })?;
+        Ok(padded)
+    }
+}
+
+/// Where the windows lie in a padded copy of an image.
+struct Windows {
+    /// Elements of one padded channel: what windows touch, and no more.
+    plane: usize,
+    /// Elements that the input has on each axis.
+    inputs: Vec<usize>,
+    /// For each axis the input element at each padded one; `None` is padding by 0.
+    sources: Vec<Vec<Option<usize>>>,
+    /// Of the innermost axis the padded elements that show consecutive input, as (first, input, len).
+    inner: (usize, usize, usize),
+    /// Output positions on each axis.
+    outputs: Vec<usize>,
+    /// Padded elements between neighbouring positions on each axis.
+    advance: Vec<usize>,
+    /// Where each run of consecutive taps begins, from the first tap on, through all channels.
+    runs: Vec<usize>,
+    /// Taps of a run.
+    run: usize,
+}
+
+impl Windows {
+    fn new(geometry: &Geometry) -> Self {
+        let axes = &geometry.axes[1..];
+        let sources: Vec<Vec<_>> = axes
+            .iter()
+            .map(|axis| {
+                let extent = (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+                (0..extent).map(|q| axis.source(q as isize)).collect()
+            })
+            .collect();
+        let mut pitches = vec![1; axes.len()];
+        for axis in (1..axes.len()).rev() {
+            pitches[axis - 1] = pitches[axis] * sources[axis].len();
+        }
+        let plane = pitches[0] * sources[0].len();
+        // Taps of the innermost axis follow each other unless they are dilated.
+        let last = axes.len() - 1;
+        let run = if axes[last].dilation == 1 { axes[last].kernel } else { 1 };
+        let mut runs: Vec<usize> = (0..geometry.channels).map(|c| c * plane).collect();
+        for (a, (axis, pitch)) in axes.iter().zip(&pitches).enumerate() {
+            let count = if a == last { axis.kernel / run } else { axis.kernel };
+            let step = axis.dilation * pitch;
+            runs = runs.iter().flat_map(|&run| (0..count).map(move |k| run + k * step)).collect();
+        }
+        let row = &sources[last];
+        let first = row.iter().position(Option::is_some).unwrap_or(row.len());
+        let source = row.get(first).copied().flatten().unwrap_or(0);
+        let following = |&(i, q): &(usize, &Option<usize>)| *q == Some(source + i);
+        let len = row[first..].iter().enumerate().take_while(following).count();
+        Windows {
+            plane,
+            inputs: axes.iter().map(|axis| axis.input).collect(),
+            inner: (first, source, len),
+            outputs: axes.iter().map(|axis| axis.output).collect(),
+            advance: axes.iter().zip(&pitches).map(|(axis, pitch)| axis.stride * pitch).collect(),
+            sources,
+            runs,
+            run,
+        }
+    }
+
+    /// The padded rows of a channel, each with the first element of the input row that it shows.
+    fn rows(&self) -> impl Iterator<Item = Option<usize>> {
+        let outer = self.sources.len() - 1;
+        let count: usize = self.sources[..outer].iter().map(Vec::len).product();
+        (0..count).map(move |row| {
+            let (mut left, mut stride, mut at) = (row, self.inputs[outer], 0);
+            for (sources, n) in self.sources[..outer].iter().zip(&self.inputs).rev() {
+                at += sources[left % sources.len()]? * stride;
+                left /= sources.len();
+                stride *= n;
+            }
+            Some(at)
+        })
+    }
+
+    /// Copies an image, channel by channel, and pads it.
+    fn stage<T: Number>(&self, image: &[T], padded: &mut [T]) {
+        let inputs: usize = self.inputs.iter().product();
+        let row = &self.sources[self.sources.len() - 1];
+        let (first, source, len) = self.inner;
+        let planes = padded.chunks_exact_mut(self.plane);
+        for (channel, plane) in planes.enumerate() {
+            for (to, from) in plane.chunks_exact_mut(row.len()).zip(self.rows()) {
+                let Some(from) = from else {
+                    to.fill(T::default());
+                    continue;
+                };
+                let from = &image[channel * inputs + from..];
+                let shown = |i: &Option<usize>| i.map_or(T::default(), |i| from[i]);
+                to[..first].iter_mut().zip(row).for_each(|(to, i)| *to = shown(i));
+                to[first..first + len].copy_from_slice(&from[source..source + len]);
+                let rest = first + len;
+                to[rest..].iter_mut().zip(&row[rest..]).for_each(|(to, i)| *to = shown(i));
+            }
+        }
+    }
+
+    /// Adds what stands in padded channels to the input elements that they show.
+    fn unstage<T: Number>(&self, padded: &[T], image: &mut [T]) {
+        let inputs: usize = self.inputs.iter().product();
+        let row = &self.sources[self.sources.len() - 1];
+        for (plane, image) in padded.chunks_exact(self.plane).zip(image.chunks_exact_mut(inputs)) {
+            for (from, to) in plane.chunks_exact(row.len()).zip(self.rows()) {
+                let Some(to) = to else { continue };
+                for (&from, i) in from.iter().zip(row) {
+                    if let Some(i) = i {
+                        image[to + i] += from;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first padded element under the window at `position`.
+    fn start(&self, position: usize) -> usize {
+        let (mut left, mut start) = (position, 0);
+        for (n, advance) in self.outputs.iter().zip(&self.advance).rev() {
+            start += left % n * advance;
+            left /= n;
+        }
+        start
+    }
+
+    /// The first padded elements under the windows at a block of positions.
+    fn starts(&self, block: &Range<usize>) -> impl Iterator<Item = usize> {
+        let last = self.outputs.len() - 1;
+        let (row, advance) = (self.outputs[last], self.advance[last]);
+        let mut position = block.start;
+        let end = block.end;
+        std::iter::from_fn(move || {
+            // Position by position within a row, and the odd division from row to row.
+            (position < end).then(|| {
+                let column = position % row;
+                let len = (row - column).min(end - position);
+                let start = self.start(position);
+                position += len;
+                (0..len).map(move |i| start + i * advance)
+            })
+        })
+        .flatten()
+    }
+
+    /// Blocks of at least `blocks`, joined until the windows of every other one are apart.
+    fn territories(&self, mut blocks: Vec<Range<usize>>) -> Vec<Range<usize>> {
+        // Within a channel: the furthest tap of the last run.
+        let of_channel = self.runs.partition_point(|&run| run < self.plane);
+        let reach = self.runs[of_channel - 1] + self.run - 1;
+        let apart = |blocks: &[Range<usize>]| {
+            blocks.windows(3).all(|b| self.start(b[0].end - 1) + reach < self.start(b[2].start))
+        };
+        while !apart(&blocks) {
+            blocks = blocks.chunks(2).map(|b| b[0].start..b[b.len() - 1].end).collect();
+        }
+        blocks
+    }
+
+    /// Collects what lies under the window at each position of a block, tap by tap.
+    fn gather<T: Number>(&self, planes: &[T], block: &Range<usize>, patches: &mut [T]) {
+        match self.run {
+            1 => self.gather_runs::<T, 1>(planes, block, patches),
+            2..=4 => self.gather_runs::<T, 4>(planes, block, patches),
+            5..=8 => self.gather_runs::<T, 8>(planes, block, patches),
+            9..=OVERRUN => self.gather_runs::<T, OVERRUN>(planes, block, patches),
+            _ => {
+                let mut at = 0;
+                for start in self.starts(block) {
+                    for run in &self.runs {
+                        let from = start + run;
+                        patches[at..at + self.run].copy_from_slice(&planes[from..from + self.run]);
+                        at += self.run;
+                    }
+                }
+            }
+        }
+    }
+
+    /// As [`Windows::gather`], for runs of at most `WIDE`: a copy of that many elements is a few
+    /// instructions, one of a length unknown to the compiler a call. What is too much is overwritten
+    /// by the next run, or lies in the [`OVERRUN`].
+    fn gather_runs<T: Number, const WIDE: usize>(
+        &self,
+        planes: &[T],
+        block: &Range<usize>,
+        patches: &mut [T],
+    ) {
+        let mut at = 0;
+        for start in self.starts(block) {
+            for run in &self.runs {
+                let from = start + run;
+                patches[at..at + WIDE].copy_from_slice(&planes[from..from + WIDE]);
+                at += self.run;
+            }
+        }
+    }
+
+    /// Adds patches to the channels from whose element `begin` on `planes` are given.
+    fn scatter<T: Number>(
+        &self,
+        patches: &[T],
+        block: &Range<usize>,
+        (planes, begin): (&mut [&mut [T]], usize),
+    ) {
+        let per_channel = self.runs.len() / planes.len();
+        let taps = self.runs.len() * self.run;
+        for (start, patch) in self.starts(block).zip(patches.chunks_exact(taps)) {
+            let channels = patch.chunks_exact(per_channel * self.run);
+            for (plane, patch) in planes.iter_mut().zip(channels) {
+                let plane = &mut plane[start - begin..];
+                for (run, from) in self.runs.iter().zip(patch.chunks_exact(self.run)) {
+                    let to = &mut plane[*run..run + self.run];
+                    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+                }
+            }
+        }
+    }
+}
+
+/// A range in as few parts of at most `len` as there can be, all about as long.
+fn cut(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = range.len().div_ceil(len);
+    (0..parts).map(move |i| {
+        let at = |i: usize| range.start + i * range.len() / parts;
+        at(i)..at(i + 1)
+    })
+}
+
+/// Deals rows, one for each image and output channel, to items, one for each block and group: each
+/// gets the part of `width` elements a position that is its own.
+fn deal<'r, T>(
+    rows: impl Iterator<Item = &'r mut [T]>,
+    geometry: &Geometry,
+    blocks: &[Range<usize>],
+    width: usize,
+) -> Vec<Vec<&'r mut [T]>> {
+    let mut items: Vec<Vec<&mut [T]>> = Vec::new();
+    items.resize_with(blocks.len() * geometry.groups, Vec::new);
+    for (i, mut row) in rows.enumerate() {
+        let group = i / geometry.outputs % geometry.groups;
+        for (b, block) in blocks.iter().enumerate() {
+            let (own, rest) = row.split_at_mut(block.len() * width);
+            items[b * geometry.groups + group].push(own);
+            row = rest;
+        }
+    }
+    items
+}
+
+/// Does `work` on every item, each on one thread.
+fn share<I: Send>(
+    team: &Team<'_>,
+    items: Vec<I>,
+    work: impl Fn(&Turn<'_>, usize, &mut I) + Sync,
+) -> Result<(), Stopped> {
+    // Never contended: it only shows the compiler that an item is one thread's.
+    let items: Vec<Mutex<I>> = items.into_iter().map(Mutex::new).collect();
+    team.share(items.len(), |turn| {
+        while let Some(i) = turn.next() {
+            work(turn, i, &mut items[i].lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Ok(())
+    })
+}
+
+/// Sum of products, in an order that depends on the length alone.
+#[inline(always)]
+fn dot<T: Number>(a: &[T], b: &[T]) -> T {
+    let mut sums = [T::default(); LANES];
+    let (a_whole, a_rest) = a.as_chunks::<LANES>();
+    let (b_whole, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_whole.iter().zip(b_whole) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    for ((sum, &a), &b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
+        *sum += a * b;
+    }
+    let mut lanes = LANES;
+    while lanes > 1 {
+        lanes /= 2;
+        for i in 0..lanes {
+            sums[i] = sums[i] + sums[i + lanes];
+        }
+    }
+    sums[0]
+}

@@ -1,0 +1,178 @@
+//! The functions of `_core` behind `faltung.ladder.local` and its gradients.
+//!
+//! `faltung.ladder` has brought the arrays to C order, one dtype and the shapes with batch and
+//! channels, and has checked that they fit together.
+
+use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
+use pyo3::exceptions::PyKeyboardInterrupt;
+
+use super::*;
+use crate::local::{Layer, Number};
+use crate::parallel::Stopped;
+
+/// A call with its options parsed.
+struct Call<'a, 'py> {
+    geometry: Geometry,
+    threads: usize,
+    operands: [Any<'a, 'py>; 2],
+}
+
+impl<'a, 'py> Call<'a, 'py> {
+    /// For images and weights of these shapes, `(N, C, *in)` and `(O, *out, C / groups, *kernel)`.
+    fn new(
+        (x, weight): (&[usize], &[usize]),
+        options: [Any<'_, 'py>; 5],
+        threads: Any<'_, 'py>,
+        operands: [Any<'a, 'py>; 2],
+    ) -> PyResult<Self> {
+        let rank = x.len().saturating_sub(2);
+        let spec = spec(Some(rank), options, false)?;
+        let kernel: Vec<usize> =
+            weight.iter().take(1).chain(weight.iter().skip(rank + 1)).copied().collect();
+        let geometry = Geometry::new(&spec, x, &kernel, None)?;
+        Ok(Call { geometry, threads: self::threads(threads)?, operands })
+    }
+
+    /// A new array of `shape` that `work` fills, given the layer and the operands.
+    fn run<T: Number + numpy::Element>(
+        &self,
+        py: Python<'py>,
+        shape: Vec<usize>,
+        work: impl Fn(&Layer<'_>, (&[T], &[T]), &mut [T], &Team<'_>) -> Result<(), Stopped>,
+    ) -> PyResult<Py<PyAny>> {
+        let [a, b] = self.operands.map(|operand| operand.extract::<PyReadonlyArrayDyn<'py, T>>());
+        let (a, b) = (a?, b?);
+        let operands = (a.as_slice()?, b.as_slice()?);
+        let result = PyArrayDyn::<T>::zeros(py, shape, false);
+        {
+            let mut result = result.readwrite();
+            let result = result.as_slice_mut()?;
+            let layer = Layer::new(&self.geometry);
+            let flops = 2.0 * layer.products() as f64;
+            interruptible(py, flops, |stop| {
+                work(&layer, operands, result, &Team { threads: self.threads, stop })
+            })?;
+        }
+        Ok(result.into_any().unbind())
+    }
+
+    /// Whether the operands are of doubles.
+    fn wide(&self) -> bool {
+        self.operands[0].cast::<PyArrayDyn<f64>>().is_ok()
+    }
+}
+
+/// The sums of a locally connected layer, `(N, O, *out)`.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the options of the Python functions, one by one
+fn local<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    weight: Any<'_, 'py>,
+    stride: Any<'_, 'py>,
+    padding: Any<'_, 'py>,
+    dilation: Any<'_, 'py>,
+    groups: Any<'_, 'py>,
+    padding_mode: Any<'_, 'py>,
+    threads: Any<'_, 'py>,
+) -> PyResult<Py<PyAny>> {
+    let options = [stride, padding, dilation, groups, padding_mode];
+    let shapes = (shape_of(x)?, shape_of(weight)?);
+    let call = Call::new((&shapes.0, &shapes.1), options, threads, [x, weight])?;
+    let out = call.geometry.output_shape();
+    if call.wide() {
+        call.run::<f64>(py, out, Layer::forward)
+    } else {
+        call.run::<f32>(py, out, Layer::forward)
+    }
+}
+
+/// The gradient of its input, of shape `x_shape`.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // as above
+fn local_input<'py>(
+    py: Python<'py>,
+    x_shape: Any<'_, 'py>,
+    weight: Any<'_, 'py>,
+    gradient: Any<'_, 'py>,
+    stride: Any<'_, 'py>,
+    padding: Any<'_, 'py>,
+    dilation: Any<'_, 'py>,
+    groups: Any<'_, 'py>,
+    padding_mode: Any<'_, 'py>,
+    threads: Any<'_, 'py>,
+) -> PyResult<Py<PyAny>> {
+    let options = [stride, padding, dilation, groups, padding_mode];
+    let x = shape("x_shape", x_shape)?;
+    let call = Call::new((&x, &shape_of(weight)?), options, threads, [weight, gradient])?;
+    if call.wide() {
+        call.run::<f64>(py, x, Layer::input)
+    } else {
+        call.run::<f32>(py, x, Layer::input)
+    }
+}
+
+/// The gradient of its weight, of shape `weight_shape`.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // as above
+fn local_weight<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    weight_shape: Any<'_, 'py>,
+    gradient: Any<'_, 'py>,
+    stride: Any<'_, 'py>,
+    padding: Any<'_, 'py>,
+    dilation: Any<'_, 'py>,
+    groups: Any<'_, 'py>,
+    padding_mode: Any<'_, 'py>,
+    threads: Any<'_, 'py>,
+) -> PyResult<Py<PyAny>> {
+    let options = [stride, padding, dilation, groups, padding_mode];
+    let weight = shape("weight_shape", weight_shape)?;
+    let call = Call::new((&shape_of(x)?, &weight), options, threads, [x, gradient])?;
+    if call.wide() {
+        call.run::<f64>(py, weight, Layer::weight)
+    } else {
+        call.run::<f32>(py, weight, Layer::weight)
+    }
+}
+
+/// Does `work` without the interpreter, if it is worth that, and lets signals end it.
+fn interruptible(
+    py: Python<'_>,
+    flops: f64,
+    work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), Stopped>,
+) -> PyResult<()> {
+    let stopped = RefCell::new(None);
+    let stop = || {
+        // Python looks at signals on its main thread only, and elsewhere says there are none.
+        Python::attach(|py| py.check_signals()).is_err_and(|error| {
+            stopped.replace(Some(error));
+            true
+        })
+    };
+    let done = if flops < DETACH_FLOPS {
+        work(&stop)
+    } else {
+        let work = Detached(|| work(&stop));
+        py.detach(move || work.call())
+    };
+    match (done, stopped.into_inner()) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), Some(error)) => Err(error),
+        (Err(Stopped::Failed(error)), None) => Err(error.into()),
+        (Err(Stopped::Interrupted), None) => Err(PyKeyboardInterrupt::new_err(())),
+    }
+}
+
+/// The shape of an array.
+fn shape_of(array: Any<'_, '_>) -> PyResult<Vec<usize>> {
+    Ok(array.cast::<PyUntypedArray>()?.shape().to_vec())
+}
+
+/// Adds these functions to the extension module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(local, module)?)?;
+    module.add_function(wrap_pyfunction!(local_input, module)?)?;
+    module.add_function(wrap_pyfunction!(local_weight, module)?)
+}
