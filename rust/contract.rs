@@ -93,7 +93,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                 (Columns::InPlace(memory, strides), taps, plane, pitches)
             }
             None => {
-                let layout = Layout::new(geometry, &split.lens(geometry), size_of::<T>());
+                let layout = Layout::new(geometry, &split.lens(geometry), size_of::<T>())?;
                 let (taps, plane) = (layout.offsets()?, layout.plane() as isize);
                 let pitches = layout.pitches();
                 (Columns::Staged(layout), taps, plane, pitches)

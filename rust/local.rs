@@ -20,6 +20,7 @@
 use std::ops::{Add, AddAssign, Mul, Range};
 use std::sync::{Mutex, PoisonError};
 
+use crate::error::{Error, room};
 use crate::geometry::Geometry;
 use crate::parallel::{Stopped, Team, Turn, with_scratch};
 use crate::view::Element;
@@ -27,12 +28,15 @@ use crate::view::Element;
 /// Partial sums of a dot product. Odd square kernels have a multiple of 8 taps and one more.
 const LANES: usize = 8;
 
-/// Bytes of weights that one item of work reads: a part of the second-level cache of today's cores.
-const BLOCK_BYTES: usize = 1024 << 10;
+/// Bytes of weights that one item of work reads: half of the second-level cache of today's cores.
+const BLOCK_BYTES: usize = 512 << 10;
 
 /// Products below which a call stays on its caller's thread: about 50 us, the time in which a
 /// sleeping helper would just have begun.
 const SERIAL_PRODUCTS: usize = 1 << 17;
+
+/// What needs memory, for the error.
+const PADDED: &str = "the padded input";
 
 /// Elements that a copy of a short run may write or read beyond its end.
 const OVERRUN: usize = 16;
@@ -44,9 +48,13 @@ impl Number for f64 {}
 
 /// A locally connected layer. Arrays are in C order: x `[batch, channels, *in]`, w `[outputs, *out,
 /// channels / groups, *kernel]`, y `[batch, outputs, *out]`.
-pub struct Layer<'a> {
-    geometry: &'a Geometry,
+pub struct Layer {
     windows: Windows,
+    groups: usize,
+    /// Of one group.
+    channels: usize,
+    /// Of one group.
+    outputs: usize,
     batch: usize,
     /// Output positions of one image.
     positions: usize,
@@ -54,25 +62,26 @@ pub struct Layer<'a> {
     taps: usize,
 }
 
-impl<'a> Layer<'a> {
+impl Layer {
     /// The layer whose windows lie as those of a convolution.
-    pub fn new(geometry: &'a Geometry) -> Self {
-        let windows = Windows::new(geometry);
+    pub fn new(geometry: &Geometry) -> Self {
         Layer {
-            geometry,
+            windows: Windows::new(geometry),
+            groups: geometry.groups,
+            channels: geometry.channels,
+            outputs: geometry.outputs,
             batch: geometry.axes[0].input,
             positions: geometry.axes[1..].iter().map(|axis| axis.output).product(),
             taps: geometry.channels * geometry.kernel_taps(),
-            windows,
         }
     }
 
     /// Elements of x, of w and of y.
     pub fn sizes(&self) -> [usize; 3] {
-        let inputs: usize = self.geometry.axes[1..].iter().map(|axis| axis.input).product();
-        let outputs = self.geometry.groups * self.geometry.outputs;
+        let inputs: usize = self.windows.inputs.iter().product();
+        let outputs = self.groups * self.outputs;
         [
-            self.batch * self.geometry.groups * self.geometry.channels * inputs,
+            self.batch * self.groups * self.channels * inputs,
             outputs * self.positions * self.taps,
             self.batch * outputs * self.positions,
         ]
@@ -86,22 +95,29 @@ impl<'a> Layer<'a> {
         team: &Team<'_>,
     ) -> Result<(), Stopped> {
         assert_eq!([x.len(), w.len(), y.len()], self.sizes());
-        if self.taps == 0 {
+        if self.products() == 0 {
             y.fill(T::default());
             return Ok(());
         }
         let team = self.team(team);
         let padded = self.stage(x, &team)?;
         let blocks = self.blocks::<T>();
-        let items = deal(y.chunks_mut(self.positions), self.geometry, &blocks, 1);
+        let items = self.deal(y.chunks_mut(self.positions), &blocks, 1);
         share(&team, items, |turn, item, y| {
             let (group, block) = self.item(item, &blocks);
             self.with_patches(block.len(), |patches: &mut [T]| {
-                for (n, y) in y.chunks_mut(self.geometry.outputs).enumerate() {
+                for (n, y) in y.chunks_mut(self.outputs).enumerate() {
                     if !turn.goes_on(self.work(&block)) {
                         return;
                     }
-                    self.windows.gather(self.planes(&padded, n, group), &block, patches);
+                    let planes = self.planes(&padded, n, group);
+                    if let [y] = y {
+                        let w = self.kernels(w, group, 0, &block);
+                        if self.windows.lone(&block, (w, planes), y) {
+                            continue;
+                        }
+                    }
+                    self.windows.gather(planes, &block, patches);
                     for (o, y) in y.iter_mut().enumerate() {
                         let w = self.kernels(w, group, o, &block).chunks_exact(self.taps);
                         let patches = patches.chunks_exact(self.taps);
@@ -110,7 +126,7 @@ impl<'a> Layer<'a> {
                         }
                     }
                 }
-            });
+            })
         })
     }
 
@@ -122,7 +138,7 @@ impl<'a> Layer<'a> {
         team: &Team<'_>,
     ) -> Result<(), Stopped> {
         assert_eq!([x.len(), dw.len(), dy.len()], self.sizes());
-        if self.batch == 0 || self.taps == 0 {
+        if self.products() == 0 {
             dw.fill(T::default());
             return Ok(());
         }
@@ -130,7 +146,7 @@ impl<'a> Layer<'a> {
         let padded = self.stage(x, &team)?;
         let blocks = self.blocks::<T>();
         let rows = dw.chunks_mut(self.positions * self.taps);
-        let items = deal(rows, self.geometry, &blocks, self.taps);
+        let items = self.deal(rows, &blocks, self.taps);
         share(&team, items, |turn, item, dw| {
             let (group, block) = self.item(item, &blocks);
             self.with_patches(block.len(), |patches: &mut [T]| {
@@ -138,7 +154,8 @@ impl<'a> Layer<'a> {
                     if !turn.goes_on(self.work(&block)) {
                         return;
                     }
-                    self.windows.gather(self.planes(&padded, n, group), &block, patches);
+                    let planes = self.planes(&padded, n, group);
+                    self.windows.gather(planes, &block, patches);
                     for (o, dw) in dw.iter_mut().enumerate() {
                         let dy = self.outputs(dy, n, group, o, &block);
                         let patches = patches.chunks_exact(self.taps);
@@ -153,7 +170,7 @@ impl<'a> Layer<'a> {
                         }
                     }
                 }
-            });
+            })
         })
     }
 
@@ -166,20 +183,22 @@ impl<'a> Layer<'a> {
     ) -> Result<(), Stopped> {
         assert_eq!([dx.len(), w.len(), dy.len()], self.sizes());
         dx.fill(T::default());
-        if self.batch == 0 || self.taps == 0 {
+        if self.products() == 0 {
             return Ok(());
         }
         let team = self.team(team);
-        let (channels, plane) = (self.geometry.channels, self.windows.plane);
-        let mut padded = vec![T::default(); self.batch * self.geometry.groups * channels * plane];
+        let plane = self.windows.plane;
+        let size = self.batch * self.groups * self.channels * plane;
+        let mut padded = room(PADDED, size)?;
+        padded.resize(size, T::default());
         // Windows of neighbouring blocks overlap, those of every other block do not. So first all
         // even blocks add their patches, then all odd ones, each to a territory of its own.
         let territories = self.windows.territories(self.blocks::<T>());
         for parity in 0..2 {
             let mut items: Vec<Vec<&mut [T]>> = Vec::new();
-            items.resize_with(territories.len().div_ceil(2) * self.geometry.groups, Vec::new);
+            items.resize_with(territories.len().div_ceil(2) * self.groups, Vec::new);
             for (i, plane) in padded.chunks_mut(plane).enumerate() {
-                let group = i / channels % self.geometry.groups;
+                let group = i / self.channels % self.groups;
                 let mut rest = plane;
                 let mut start = 0;
                 for (b, _) in territories.iter().enumerate().filter(|(b, _)| b % 2 == parity) {
@@ -188,31 +207,33 @@ impl<'a> Layer<'a> {
                     let (_, from) = rest.split_at_mut(begin - start);
                     let end = end.unwrap_or(begin + from.len());
                     let (own, after) = from.split_at_mut(end - begin);
-                    items[b / 2 * self.geometry.groups + group].push(own);
+                    items[b / 2 * self.groups + group].push(own);
                     (rest, start) = (after, end);
                 }
             }
             share(&team, items, |turn, item, planes| {
-                let (half, group) = (item / self.geometry.groups, item % self.geometry.groups);
-                let Some(territory) = territories.get(2 * half + parity) else { return };
+                let (half, group) = (item / self.groups, item % self.groups);
+                let Some(territory) = territories.get(2 * half + parity) else { return Ok(()) };
                 let begin = self.windows.start(territory.start);
                 for block in cut(territory.clone(), self.block_len::<T>()) {
                     self.with_patches(block.len(), |patches: &mut [T]| {
-                        for (n, planes) in planes.chunks_mut(channels).enumerate() {
+                        for (n, planes) in planes.chunks_mut(self.channels).enumerate() {
                             if !turn.goes_on(self.work(&block)) {
                                 return;
                             }
                             self.patches((w, dy), (n, group), &block, patches);
                             self.windows.scatter(patches, &block, (planes, begin));
                         }
-                    });
+                    })?;
                 }
+                Ok(())
             })?;
         }
         let images: Vec<_> = dx.chunks_mut((dx.len() / self.batch).max(1)).collect();
         share(&team, images, |_, n, image| {
-            let padded = &padded[n * self.geometry.groups * channels * plane..];
+            let padded = &padded[n * self.groups * self.channels * plane..];
             self.windows.unstage(padded, image);
+            Ok(())
         })
     }
 
@@ -225,7 +246,7 @@ impl<'a> Layer<'a> {
         patches: &mut [T],
     ) {
         patches.fill(T::default());
-        for o in 0..self.geometry.outputs {
+        for o in 0..self.outputs {
             let w = self.kernels(w, group, o, block).chunks_exact(self.taps);
             let patches = patches.chunks_exact_mut(self.taps);
             for ((patch, w), &dy) in patches.zip(w).zip(self.outputs(dy, n, group, o, block)) {
@@ -247,7 +268,7 @@ impl<'a> Layer<'a> {
 
     /// Positions of one block.
     fn block_len<T>(&self) -> usize {
-        let bytes = self.geometry.outputs * self.taps * size_of::<T>();
+        let bytes = self.outputs * self.taps * size_of::<T>();
         (BLOCK_BYTES / bytes.max(1)).clamp(1, self.positions)
     }
 
@@ -256,19 +277,40 @@ impl<'a> Layer<'a> {
         cut(0..self.positions, self.block_len::<T>()).collect()
     }
 
-    /// Operations that a block of one image and group takes.
+    /// Vector operations that a block of one image and group takes.
     fn work(&self, block: &Range<usize>) -> usize {
-        2 * self.geometry.outputs * block.len() * self.taps
+        self.outputs * block.len() * self.taps / LANES
+    }
+
+    /// Deals rows, one for each image and output channel, to items, one for each block and group:
+    /// each gets its own part, of `width` elements a position.
+    fn deal<'r, T>(
+        &self,
+        rows: impl Iterator<Item = &'r mut [T]>,
+        blocks: &[Range<usize>],
+        width: usize,
+    ) -> Vec<Vec<&'r mut [T]>> {
+        let mut items: Vec<Vec<&mut [T]>> = Vec::new();
+        items.resize_with(blocks.len() * self.groups, Vec::new);
+        for (i, mut row) in rows.enumerate() {
+            let group = i / self.outputs % self.groups;
+            for (b, block) in blocks.iter().enumerate() {
+                let (own, rest) = row.split_at_mut(block.len() * width);
+                items[b * self.groups + group].push(own);
+                row = rest;
+            }
+        }
+        items
     }
 
     /// Which group and which block an item is.
     fn item(&self, item: usize, blocks: &[Range<usize>]) -> (usize, Range<usize>) {
-        (item % self.geometry.groups, blocks[item / self.geometry.groups].clone())
+        (item % self.groups, blocks[item / self.groups].clone())
     }
 
     /// The kernels of output `o` of a group at a block.
     fn kernels<'w, T>(&self, w: &'w [T], group: usize, o: usize, block: &Range<usize>) -> &'w [T] {
-        let first = (group * self.geometry.outputs + o) * self.positions;
+        let first = (group * self.outputs + o) * self.positions;
         &w[(first + block.start) * self.taps..(first + block.end) * self.taps]
     }
 
@@ -281,32 +323,38 @@ impl<'a> Layer<'a> {
         o: usize,
         block: &Range<usize>,
     ) -> &'y [T] {
-        let outputs = self.geometry.outputs;
-        let first = ((n * self.geometry.groups + group) * outputs + o) * self.positions;
+        let outputs = self.outputs;
+        let first = ((n * self.groups + group) * outputs + o) * self.positions;
         &y[first + block.start..first + block.end]
     }
 
     /// The padded planes of one group of one image, and what is behind them.
     fn planes<'p, T>(&self, padded: &'p [T], n: usize, group: usize) -> &'p [T] {
-        let first = (n * self.geometry.groups + group) * self.geometry.channels;
+        let first = (n * self.groups + group) * self.channels;
         &padded[first * self.windows.plane..]
     }
 
     /// Calls `work` with room for the patches of `positions` positions.
-    fn with_patches<T: Number>(&self, positions: usize, work: impl FnOnce(&mut [T])) {
-        let len = positions * self.taps;
-        with_scratch(len + OVERRUN, work)
+    fn with_patches<T: Number>(
+        &self,
+        positions: usize,
+        work: impl FnOnce(&mut [T]),
+    ) -> Result<(), Error> {
+        with_scratch(positions * self.taps + OVERRUN, work)
     }
 
     /// A padded copy of all images.
     fn stage<T: Number>(&self, x: &[T], team: &Team<'_>) -> Result<Vec<T>, Stopped> {
-        let channels = self.geometry.groups * self.geometry.channels;
+        let channels = self.groups * self.channels;
         let image = channels * self.windows.plane;
-        let mut padded = vec![T::default(); self.batch * image + OVERRUN];
-        let images: Vec<_> = padded.chunks_exact_mut(image).collect();
+        let size = self.batch * image + OVERRUN;
+        let mut padded = room(PADDED, size)?;
+        padded.resize(size, T::default());
+        let images: Vec<_> = padded.chunks_exact_mut(image).take(self.batch).collect();
         let inputs = x.len() / self.batch.max(1);
         share(team, images, |_, n, padded| {
             self.windows.stage(&x[n * inputs..(n + 1) * inputs], padded);
+            Ok(())
         })?;
         Ok(padded)
     }
@@ -338,7 +386,8 @@ impl Windows {
         let sources: Vec<Vec<_>> = axes
             .iter()
             .map(|axis| {
-                let extent = (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+                let extent =
+                    (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
                 (0..extent).map(|q| axis.source(q as isize)).collect()
             })
             .collect();
@@ -436,23 +485,19 @@ impl Windows {
         start
     }
 
-    /// The first padded elements under the windows at a block of positions.
-    fn starts(&self, block: &Range<usize>) -> impl Iterator<Item = usize> {
+    /// Calls `visit` with the first padded element under the window at each position of a block.
+    #[inline(always)]
+    fn each(&self, block: &Range<usize>, mut visit: impl FnMut(usize)) {
         let last = self.outputs.len() - 1;
         let (row, advance) = (self.outputs[last], self.advance[last]);
         let mut position = block.start;
-        let end = block.end;
-        std::iter::from_fn(move || {
-            // Position by position within a row, and the odd division from row to row.
-            (position < end).then(|| {
-                let column = position % row;
-                let len = (row - column).min(end - position);
-                let start = self.start(position);
-                position += len;
-                (0..len).map(move |i| start + i * advance)
-            })
-        })
-        .flatten()
+        while position < block.end {
+            // Divisions from row to row alone.
+            let len = (row - position % row).min(block.end - position);
+            let start = self.start(position);
+            (0..len).for_each(|i| visit(start + i * advance));
+            position += len;
+        }
     }
 
     /// Blocks of at least `blocks`, joined until the windows of every other one are apart.
@@ -469,6 +514,45 @@ impl Windows {
         blocks
     }
 
+    /// The sums of a lone output channel: a patch that is used once is not worth gathering, if its
+    /// runs are short and their length is known to the compiler. False if it is not.
+    fn lone<T: Number>(&self, block: &Range<usize>, from: (&[T], &[T]), y: &mut [T]) -> bool {
+        match self.run {
+            1 => self.lone_runs::<T, 1>(block, from, y),
+            2 => self.lone_runs::<T, 2>(block, from, y),
+            3 => self.lone_runs::<T, 3>(block, from, y),
+            4 => self.lone_runs::<T, 4>(block, from, y),
+            5 => self.lone_runs::<T, 5>(block, from, y),
+            6 => self.lone_runs::<T, 6>(block, from, y),
+            7 => self.lone_runs::<T, 7>(block, from, y),
+            8 => self.lone_runs::<T, 8>(block, from, y),
+            _ => return false,
+        }
+        true
+    }
+
+    /// As [`Windows::lone`], for runs of `RUN`.
+    fn lone_runs<T: Number, const RUN: usize>(
+        &self,
+        block: &Range<usize>,
+        (w, planes): (&[T], &[T]),
+        y: &mut [T],
+    ) {
+        let kernels = w.chunks_exact(self.runs.len() * RUN);
+        let mut outputs = y.iter_mut().zip(kernels);
+        self.each(block, |start| {
+            let Some((y, kernel)) = outputs.next() else { return };
+            let mut sums = [T::default(); RUN];
+            for (w, run) in kernel.as_chunks::<RUN>().0.iter().zip(&self.runs) {
+                let x = &planes[start + run..start + run + RUN];
+                for i in 0..RUN {
+                    sums[i] += w[i] * x[i];
+                }
+            }
+            *y = sums[1..].iter().fold(sums[0], |sum, &next| sum + next);
+        });
+    }
+
     /// Collects what lies under the window at each position of a block, tap by tap.
     fn gather<T: Number>(&self, planes: &[T], block: &Range<usize>, patches: &mut [T]) {
         match self.run {
@@ -477,14 +561,12 @@ impl Windows {
             5..=8 => self.gather_runs::<T, 8>(planes, block, patches),
             9..=OVERRUN => self.gather_runs::<T, OVERRUN>(planes, block, patches),
             _ => {
-                let mut at = 0;
-                for start in self.starts(block) {
-                    for run in &self.runs {
-                        let from = start + run;
-                        patches[at..at + self.run].copy_from_slice(&planes[from..from + self.run]);
-                        at += self.run;
+                let mut rows = patches.chunks_exact_mut(self.run);
+                self.each(block, |start| {
+                    for (run, to) in self.runs.iter().zip(rows.by_ref()) {
+                        to.copy_from_slice(&planes[start + run..start + run + self.run]);
                     }
-                }
+                });
             }
         }
     }
@@ -499,13 +581,13 @@ impl Windows {
         patches: &mut [T],
     ) {
         let mut at = 0;
-        for start in self.starts(block) {
+        self.each(block, |start| {
             for run in &self.runs {
                 let from = start + run;
                 patches[at..at + WIDE].copy_from_slice(&planes[from..from + WIDE]);
                 at += self.run;
             }
-        }
+        });
     }
 
     /// Adds patches to the channels from whose element `begin` on `planes` are given.
@@ -517,8 +599,10 @@ impl Windows {
     ) {
         let per_channel = self.runs.len() / planes.len();
         let taps = self.runs.len() * self.run;
-        for (start, patch) in self.starts(block).zip(patches.chunks_exact(taps)) {
-            let channels = patch.chunks_exact(per_channel * self.run);
+        let mut patches = patches.chunks_exact(taps);
+        self.each(block, |start| {
+            let channels =
+                patches.next().into_iter().flat_map(|p| p.chunks_exact(per_channel * self.run));
             for (plane, patch) in planes.iter_mut().zip(channels) {
                 let plane = &mut plane[start - begin..];
                 for (run, from) in self.runs.iter().zip(patch.chunks_exact(self.run)) {
@@ -526,7 +610,7 @@ impl Windows {
                     to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
                 }
             }
-        }
+        });
     }
 }
 
@@ -539,38 +623,17 @@ fn cut(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Deals rows, one for each image and output channel, to items, one for each block and group: each
-/// gets the part of `width` elements a position that is its own.
-fn deal<'r, T>(
-    rows: impl Iterator<Item = &'r mut [T]>,
-    geometry: &Geometry,
-    blocks: &[Range<usize>],
-    width: usize,
-) -> Vec<Vec<&'r mut [T]>> {
-    let mut items: Vec<Vec<&mut [T]>> = Vec::new();
-    items.resize_with(blocks.len() * geometry.groups, Vec::new);
-    for (i, mut row) in rows.enumerate() {
-        let group = i / geometry.outputs % geometry.groups;
-        for (b, block) in blocks.iter().enumerate() {
-            let (own, rest) = row.split_at_mut(block.len() * width);
-            items[b * geometry.groups + group].push(own);
-            row = rest;
-        }
-    }
-    items
-}
-
 /// Does `work` on every item, each on one thread.
 fn share<I: Send>(
     team: &Team<'_>,
     items: Vec<I>,
-    work: impl Fn(&Turn<'_>, usize, &mut I) + Sync,
+    work: impl Fn(&Turn<'_>, usize, &mut I) -> Result<(), Error> + Sync,
 ) -> Result<(), Stopped> {
     // Never contended: it only shows the compiler that an item is one thread's.
     let items: Vec<Mutex<I>> = items.into_iter().map(Mutex::new).collect();
     team.share(items.len(), |turn| {
         while let Some(i) = turn.next() {
-            work(turn, i, &mut items[i].lock().unwrap_or_else(PoisonError::into_inner));
+            work(turn, i, &mut items[i].lock().unwrap_or_else(PoisonError::into_inner))?;
         }
         Ok(())
     })
@@ -579,23 +642,176 @@ fn share<I: Send>(
 /// Sum of products, in an order that depends on the length alone.
 #[inline(always)]
 fn dot<T: Number>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::default(); LANES];
-    let (a_whole, a_rest) = a.as_chunks::<LANES>();
-    let (b_whole, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_whole.iter().zip(b_whole) {
-        for i in 0..LANES {
-            sums[i] += a[i] * b[i];
+    // Two vectors' worth of sums, since an addition takes longer than the next can wait.
+    let mut wide = [[T::default(); LANES]; 2];
+    let (mut a, mut b) = (a.chunks_exact(2 * LANES), b.chunks_exact(2 * LANES));
+    for (a, b) in a.by_ref().zip(b.by_ref()) {
+        for (half, sums) in wide.iter_mut().enumerate() {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum += a[half * LANES + i] * b[half * LANES + i];
+            }
         }
     }
-    for ((sum, &a), &b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
+    let [mut sums, other] = wide;
+    for (sum, other) in sums.iter_mut().zip(other) {
+        *sum += other;
+    }
+    let (mut a, mut b) = (a.remainder().chunks_exact(LANES), b.remainder().chunks_exact(LANES));
+    for (a, b) in a.by_ref().zip(b.by_ref()) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum += a[i] * b[i];
+        }
+    }
+    for ((sum, &a), &b) in sums.iter_mut().zip(a.remainder()).zip(b.remainder()) {
         *sum += a * b;
     }
-    let mut lanes = LANES;
-    while lanes > 1 {
-        lanes /= 2;
-        for i in 0..lanes {
-            sums[i] = sums[i] + sums[i + lanes];
+    let pair = |i: usize| sums[i] + sums[i + LANES / 2];
+    (pair(0) + pair(2)) + (pair(1) + pair(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Padding, PaddingMode, PerAxis, Spec};
+
+    /// A geometry with something odd about every axis, large enough for several blocks.
+    fn geometry(mode: PaddingMode, groups: i64, weight: &[usize], x: &[usize]) -> Geometry {
+        let rank = weight.len() - 2;
+        let pairs = [(2, 1), (-1, 3), (0, 2)];
+        let spec = Spec {
+            rank: None,
+            stride: PerAxis::Each([2, 1, 1][..rank].to_vec()),
+            padding: Padding::Sides(PerAxis::Each(pairs[..rank].to_vec())),
+            dilation: PerAxis::Each([1, 2, 1][..rank].to_vec()),
+            groups,
+            mode: PerAxis::All(mode),
+            channels_last: false,
+        };
+        Geometry::new(&spec, x, weight, None).unwrap()
+    }
+
+    fn geometries() -> Vec<Geometry> {
+        use PaddingMode::{Circular, Constant, Reflect};
+        vec![
+            geometry(Constant, 1, &[48, 3, 3, 3], &[2, 3, 50, 40]),
+            geometry(Reflect, 2, &[24, 2, 4, 3], &[1, 4, 90, 45]),
+            geometry(Circular, 3, &[3, 1, 5], &[2, 3, 40_000]),
+            geometry(Constant, 1, &[1, 1, 9], &[1, 1, 60_000]),
+            geometry(Constant, 1, &[2, 2, 3, 1, 3], &[1, 2, 30, 17, 40]),
+            geometry(Constant, 1, &[4, 0, 3], &[2, 0, 9]),
+        ]
+    }
+
+    /// Small integers, so that every order of a sum is exact.
+    fn integers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + seed * 104_729) % 97 % 9) as f32 - 4.0).collect()
+    }
+
+    /// Calls `visit` with the indices of x, w and y of every product, from the definition.
+    fn products(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usize)) {
+        let axes = &geometry.axes[1..];
+        let positions: usize = axes.iter().map(|a| a.output).product();
+        let kernel: usize = axes.iter().map(|a| a.kernel).product();
+        let inputs: usize = axes.iter().map(|a| a.input).product();
+        let outputs = geometry.groups * geometry.outputs;
+        for y in 0..geometry.axes[0].input * outputs * positions {
+            let (n, o, p) = (y / positions / outputs, y / positions % outputs, y % positions);
+            for t in 0..geometry.channels * kernel {
+                let channel = o / geometry.outputs * geometry.channels + t / kernel;
+                let (mut p_left, mut k_left, mut stride, mut x) = (p, t % kernel, 1, Some(0));
+                for axis in axes.iter().rev() {
+                    let q =
+                        p_left % axis.output * axis.stride + k_left % axis.kernel * axis.dilation;
+                    x = x.zip(axis.source(q as isize)).map(|(x, i)| x + i * stride);
+                    p_left /= axis.output;
+                    k_left /= axis.kernel;
+                    stride *= axis.input;
+                }
+                if let Some(x) = x {
+                    let image = n * geometry.groups * geometry.channels + channel;
+                    let w = (o * positions + p) * geometry.channels * kernel + t;
+                    visit(image * inputs + x, w, y);
+                }
+            }
         }
     }
-    sums[0]
+
+    #[test]
+    fn sums_are_those_of_the_definition() {
+        for geometry in geometries() {
+            let layer = Layer::new(&geometry);
+            let [nx, nw, ny] = layer.sizes();
+            let (x, w, dy) = (integers(nx, 1), integers(nw, 2), integers(ny, 3));
+            let (mut y, mut dx, mut dw) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+            products(&geometry, |i, j, k| {
+                y[k] += w[j] * x[i];
+                dx[i] += w[j] * dy[k];
+                dw[j] += x[i] * dy[k];
+            });
+            for threads in [1, 3] {
+                let team = Team { threads, stop: &|| false };
+                // What results hold before must not matter.
+                let mut result = vec![f32::NAN; ny];
+                layer.forward((&x, &w), &mut result, &team).unwrap();
+                assert!(result == y, "{geometry:?}");
+                let mut result = vec![f32::NAN; nx];
+                layer.input((&w, &dy), &mut result, &team).unwrap();
+                assert!(result == dx, "{geometry:?}");
+                let mut result = vec![f32::NAN; nw];
+                layer.weight((&x, &dy), &mut result, &team).unwrap();
+                assert!(result == dw, "{geometry:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_bits() {
+        for geometry in geometries() {
+            let layer = Layer::new(&geometry);
+            let [nx, nw, ny] = layer.sizes();
+            let floats =
+                |len, seed| integers(len, seed).iter().map(|v| v.sin()).collect::<Vec<_>>();
+            let (x, w, dy) = (floats(nx, 1), floats(nw, 2), floats(ny, 3));
+            let run = |threads| {
+                let team = Team { threads, stop: &|| false };
+                let (mut y, mut dx, mut dw) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+                layer.forward((&x, &w), &mut y, &team).unwrap();
+                layer.input((&w, &dy), &mut dx, &team).unwrap();
+                layer.weight((&x, &dy), &mut dw, &team).unwrap();
+                (y, dx, dw)
+            };
+            assert!(run(1) == run(4), "{geometry:?}");
+        }
+    }
+
+    #[test]
+    fn windows_of_every_other_territory_are_apart() {
+        for geometry in geometries().into_iter().filter(|geometry| geometry.channels > 0) {
+            let layer = Layer::new(&geometry);
+            let windows = &layer.windows;
+            let territories = windows.territories(cut(0..layer.positions, 1).collect());
+            assert!(territories.len() > 2, "nothing to see");
+            let touched = |block: &Range<usize>| {
+                let mut elements = vec![false; windows.plane];
+                windows.each(block, |start| {
+                    for run in windows.runs.iter().filter(|run| **run < windows.plane) {
+                        elements[start + run..start + run + windows.run].fill(true);
+                    }
+                });
+                elements
+            };
+            for pair in territories.windows(3).step_by(7) {
+                let both = touched(&pair[0]).into_iter().zip(touched(&pair[2]));
+                assert!(both.into_iter().all(|(a, b)| !(a && b)));
+            }
+        }
+    }
+
+    #[test]
+    fn dot_takes_any_length() {
+        for len in 0..70 {
+            let (a, b) = (integers(len, 1), integers(len, 2));
+            assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| a * b).sum());
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! The extension module `faltung._core`: arrays in, the interpreter released, arrays or errors out.
 //! There is no arithmetic here, and no check of values beyond what types cannot say.
 
+mod ladder;
+
 use std::cell::RefCell;
 
 use numpy::npyffi::{PY_ARRAY_API, npy_intp};
@@ -579,5 +581,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    ladder::register(module)?;
     Ok(())
 }

@@ -33,11 +33,18 @@ struct SlabAxis {
     axis: Axis,
     /// Residues modulo the stride that taps use, in order.
     phases: Vec<usize>,
-    /// The positions that taps read, as ranges with none between them: the first is where the first
-    /// output's tap is. Packed together, they are a part's positions.
-    pieces: Vec<Range<usize>>,
+    /// The positions that taps read. Packed together, they are a part's positions.
+    pieces: Vec<Piece>,
     /// Elements between positions.
     pitch: usize,
+}
+
+/// Positions that taps read without a gap, counted from where the first output's first tap is.
+#[derive(Clone, Debug)]
+struct Piece {
+    read: Range<usize>,
+    /// The position in a part where the first of them is held.
+    at: usize,
 }
 
 impl SlabAxis {
@@ -48,13 +55,16 @@ impl SlabAxis {
             .collect();
         phases.sort_unstable();
         phases.dedup();
-        let mut pieces: Vec<Range<usize>> = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         for tap in 0..axis.kernel {
             // Shifts never fall from tap to tap, so a tap's positions join the last piece or follow.
             let shift = tap * axis.dilation / axis.stride;
             match pieces.last_mut() {
-                Some(piece) if shift <= piece.end => piece.end = piece.end.max(shift + len),
-                _ => pieces.push(shift..shift + len),
+                Some(Piece { read, .. }) if shift <= read.end => read.end = shift + len,
+                last => {
+                    let at = last.map_or(0, |piece| piece.at + piece.read.len());
+                    pieces.push(Piece { read: shift..shift + len, at });
+                }
             }
         }
         SlabAxis { axis, phases, pieces, pitch: 0 }
@@ -62,7 +72,7 @@ impl SlabAxis {
 
     /// Positions of a part.
     fn extent(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.len()).sum()
+        self.pieces.last().map_or(0, |piece| piece.at + piece.read.len())
     }
 
     /// Which phase a tap is in, by index, and how far along the part.
@@ -70,9 +80,8 @@ impl SlabAxis {
         let at = tap * self.axis.dilation;
         let (residue, shift) = (at % self.axis.stride, at / self.axis.stride);
         let phase = self.phases.binary_search(&residue).expect("`new` listed those of all taps");
-        let piece = self.pieces.partition_point(|piece| piece.start <= shift) - 1;
-        let before: usize = self.pieces[..piece].iter().map(|piece| piece.len()).sum();
-        (phase, before + shift - self.pieces[piece].start)
+        let piece = &self.pieces[self.pieces.partition_point(|p| p.read.start <= shift) - 1];
+        (phase, piece.at + shift - piece.read.start)
     }
 }
 
@@ -104,7 +113,12 @@ pub struct Layout {
 
 impl Layout {
     /// For blocks of at most `lens` output positions on each axis, of elements of some bytes.
-    pub fn new(geometry: &Geometry, lens: &[usize], element: usize) -> Self {
+    pub fn new(geometry: &Geometry, lens: &[usize], element: usize) -> Result<Self, Error> {
+        for axis in &geometry.axes {
+            // What follows takes time and memory for each tap: a kernel that is only a view of one
+            // number may have more of them than any machine can count.
+            room::<Piece>("the table of taps", axis.kernel)?;
+        }
         let axes = geometry.axes.iter().zip(lens);
         let mut axes: Vec<SlabAxis> = axes.map(|(&a, &len)| SlabAxis::new(a, len)).collect();
         let line = 64 / element;
@@ -121,7 +135,7 @@ impl Layout {
         let parts: usize = axes.iter().map(|axis| axis.phases.len()).product();
         // An odd number of cache lines: planes then spread over all sets of a cache.
         let plane = ((part * parts).div_ceil(line) | 1) * line;
-        Layout { axes, part, plane }
+        Ok(Layout { axes, part, plane })
     }
 
     /// Elements between planes.
@@ -161,13 +175,13 @@ impl Layout {
         for (a, (axis, &stride)) in self.axes.iter().zip(strides).enumerate() {
             let mut along = Vec::new();
             for (phase, residue) in axis.phases.iter().enumerate() {
-                let mut to = phase * self.part_pitch(a);
-                for piece in &axis.pieces {
-                    let first = (block.0[a].start + piece.start) * axis.axis.stride + residue;
+                for Piece { read, at } in &axis.pieces {
+                    let to = phase * self.part_pitch(a) + at * axis.pitch;
+                    let first = (block.0[a].start + read.start) * axis.axis.stride + residue;
                     let start = along.len();
                     row(
                         &axis.axis,
-                        first..first + piece.len() * axis.axis.stride,
+                        first..first + read.len() * axis.axis.stride,
                         stride,
                         &mut along,
                     );
@@ -176,7 +190,6 @@ impl Layout {
                         split(&mut along, start);
                     }
                     along[start..].iter_mut().for_each(|run| run.to = to + run.to * axis.pitch);
-                    to += piece.len() * axis.pitch;
                 }
             }
             let join = |outer: &Run, inner: &Run| Run {
@@ -392,7 +405,7 @@ mod tests {
             .chain([Block(outputs.iter().map(|&n| 0..n).collect())])
         {
             let lens: Vec<usize> = block.0.iter().map(|r| r.len()).collect();
-            let layout = Layout::new(&geometry, &lens, 8);
+            let layout = Layout::new(&geometry, &lens, 8).unwrap();
             let mut slab = vec![f64::NAN; layout.size(2, 8)];
             layout.stage((&block, 0..2), &x, -7.0, &mut slab);
             let offsets = layout.offsets().unwrap();

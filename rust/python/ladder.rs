@@ -1,6 +1,6 @@
-//! The functions of `_core` behind `faltung.ladder.local` and its gradients.
+//! What `faltung.ladder` calls: locally connected layers and their gradients.
 //!
-//! `faltung.ladder` has brought the arrays to C order, one dtype and the shapes with batch and
+//! Python has brought the arrays to C order, one dtype and the shapes with batch and
 //! channels, and has checked that they fit together.
 
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
@@ -38,7 +38,7 @@ impl<'a, 'py> Call<'a, 'py> {
         &self,
         py: Python<'py>,
         shape: Vec<usize>,
-        work: impl Fn(&Layer<'_>, (&[T], &[T]), &mut [T], &Team<'_>) -> Result<(), Stopped>,
+        work: impl Fn(&Layer, (&[T], &[T]), &mut [T], &Team<'_>) -> Result<(), Stopped>,
     ) -> PyResult<Py<PyAny>> {
         let [a, b] = self.operands.map(|operand| operand.extract::<PyReadonlyArrayDyn<'py, T>>());
         let (a, b) = (a?, b?);
