@@ -811,7 +811,7 @@ mod tests {
     fn dot_takes_any_length() {
         for len in 0..70 {
             let (a, b) = (integers(len, 1), integers(len, 2));
-            assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| a * b).sum());
+            assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| a * b).sum::<f32>());
         }
     }
 }

@@ -63,7 +63,10 @@ pub struct Tile<'a, T> {
     pub columns: [isize; MAX_COLUMNS],
     /// What is summed.
     pub sum: Sum<'a>,
-    /// Where each vector of columns goes; also holds the total between chains.
+    /// Totals between chains, a vector of each column of each row. Not in the result itself: rows of
+    /// it that lie a power of two apart would drive each other out of the cache.
+    pub totals: *mut T,
+    /// Where each vector of columns goes.
     pub to: [Rows<T>; MAX_COLUMNS],
     /// What is done at the end.
     pub finish: Finish<T>,
@@ -73,7 +76,8 @@ pub struct Tile<'a, T> {
 ///
 /// # Safety
 /// The CPU must have the instructions of `V`; A and B must be readable at every address that the sum
-/// visits; `to` must be writable for `MR` rows of a vector each, `bias` readable for `MR` numbers.
+/// visits; `totals` must be writable for `MR * NV` vectors, `to` for `MR` rows of a vector each, and
+/// `bias`, if not null, readable for `MR` numbers.
 #[inline(always)]
 pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V::Element>) {
     let columns: [isize; NV] = std::array::from_fn(|v| tile.columns[v]);
@@ -87,6 +91,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
         while start < period.len() || first {
             let chain = &period[start..period.len().min(start + CHAIN)];
             start += CHAIN;
+            let last = left == 0 && start >= period.len();
             // SAFETY: the caller vouches for the instructions and every address of the sum.
             unsafe {
                 let mut acc = [[V::zero(); NV]; MR];
@@ -106,9 +111,11 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                 // Plain loops over the array: an iterator over it would keep it in memory.
                 for (m, row) in acc.iter().enumerate() {
                     for (v, &sum) in row.iter().enumerate() {
-                        let to = tile.to[v].first.wrapping_byte_offset(m as isize * tile.to[v].row);
-                        let total = if first { sum } else { V::load(to).add(sum) };
-                        total.store(to);
+                        let total = tile.totals.add((m * NV + v) * V::LANES);
+                        let sum = if first { sum } else { V::load(total).add(sum) };
+                        let row =
+                            tile.to[v].first.wrapping_byte_offset(m as isize * tile.to[v].row);
+                        sum.store(if last { row } else { total });
                     }
                 }
             }

@@ -192,7 +192,8 @@ impl<'a, T: Tiled> Contraction<'a, T> {
         Contraction { a, a_row, b, sum, a_reach, b_reach }
     }
 
-    /// Computes the tile of `rows` rows from element `a` of A on, and of `columns`.
+    /// Computes the tile of `rows` rows from element `a` of A on, and of `columns`. `totals` is
+    /// scratch of [`most_sums`](Kernels::most_sums) elements.
     ///
     /// # Safety
     /// Every column's `to` must be writable for `rows` rows of one vector each, which nothing else
@@ -203,8 +204,9 @@ impl<'a, T: Tiled> Contraction<'a, T> {
         kernels: &Kernels<T>,
         (a, rows): (isize, usize),
         columns: &[Column<T>],
-        finish: Finish<T>,
+        (totals, finish): (&mut [T], Finish<T>),
     ) {
+        assert!(totals.len() >= rows * columns.len() * kernels.lanes);
         let kernel = kernels.table[columns.len() - 1][rows - 1];
         let mut tile = Tile {
             a: std::ptr::null(),
@@ -212,6 +214,7 @@ impl<'a, T: Tiled> Contraction<'a, T> {
             b: std::ptr::null(),
             columns: [0; MAX_COLUMNS],
             sum: self.sum,
+            totals: totals.as_mut_ptr(),
             to: [columns[0].to; MAX_COLUMNS],
             finish,
         };
@@ -253,8 +256,9 @@ impl<'a, T: Tiled> Contraction<'a, T> {
             })
             .collect();
         let finish = Finish { bias: std::ptr::null(), clip: None };
+        let mut totals = vec![T::default(); kernels.most_sums()];
         // SAFETY: `sums` was cut to the tile's size and is borrowed for it alone; there is no bias.
-        unsafe { self.tile_to(kernels, (a, rows), &columns, finish) }
+        unsafe { self.tile_to(kernels, (a, rows), &columns, (&mut totals, finish)) }
     }
 }
 
