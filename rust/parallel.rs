@@ -22,6 +22,9 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Work between readings of the clock, in vector operations: some 50 us.
 const CLOCK_WORK: usize = 1 << 18;
 
+/// What the rest of an item counts for besides its tiles: staging, mostly.
+const ITEM_WORK: usize = 1 << 14;
+
 /// Scratch of a thread that is kept between calls, in bytes: a slab and what goes with it. Larger
 /// ones go back at once.
 const KEPT_SCRATCH: usize = 4 << 20;
@@ -152,14 +155,14 @@ pub struct Turn<'a> {
     /// Work since the clock was last read.
     work: Cell<usize>,
     /// On the calling thread: what to ask, and when it last did.
-    poll: Option<(&'a dyn Fn() -> bool, Cell<Instant>)>,
+    poll: Option<(&'a dyn Fn() -> bool, Cell<Option<Instant>>)>,
 }
 
 impl Turn<'_> {
     /// The next item to do, or `None` when all are taken or the call was stopped.
     pub fn next(&self) -> Option<usize> {
         let item = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        (item < self.items && self.goes_on(CLOCK_WORK)).then_some(item)
+        (item < self.items && self.goes_on(ITEM_WORK)).then_some(item)
     }
 
     /// Whether to go on with so much more work, in vector operations. Cheap enough for every tile.
@@ -169,11 +172,12 @@ impl Turn<'_> {
             && let Some((stop, last)) = &self.poll
         {
             self.work.set(0);
-            if last.get().elapsed() > POLL {
-                if stop() {
-                    self.shared.stop(Stopped::Interrupted);
-                }
-                last.set(Instant::now());
+            let due = last.get().is_some_and(|last| last.elapsed() > POLL);
+            if due && stop() {
+                self.shared.stop(Stopped::Interrupted);
+            }
+            if due || last.get().is_none() {
+                last.set(Some(Instant::now()));
             }
         }
         !self.shared.stopped.load(Ordering::Relaxed)
@@ -193,7 +197,7 @@ impl Team<'_> {
             let turn = Turn { items, shared: &shared, work: Cell::new(0), poll };
             part(&turn).unwrap_or_else(|error| shared.stop(error.into()));
         };
-        let caller = || take(Some((self.stop, Cell::new(Instant::now()))));
+        let caller = || take(Some((self.stop, Cell::new(None))));
         let helpers = self.threads.min(items).saturating_sub(1);
         match if helpers > 0 { pool(helpers) } else { None } {
             None => caller(),

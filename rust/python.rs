@@ -10,7 +10,7 @@ use numpy::prelude::*;
 use numpy::{PyArrayDescrMethods, PyUntypedArray};
 use pyo3::exceptions::{PyImportError, PyMemoryError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::contract::Problem;
 use crate::error::{Error, Kind};
@@ -49,6 +49,10 @@ fn wrong_type(argument: &'static str, expected: impl Into<String>, found: Any<'_
 
 /// An integer: anything with `__index__`. `Ok(None)` where the object is of another type.
 fn integer(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<i64>> {
+    // The usual sequence, told apart before the conversion raises an error for it.
+    if object.is_instance_of::<PyTuple>() {
+        return Ok(None);
+    }
     match object.extract::<i64>() {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
@@ -62,6 +66,9 @@ fn integer(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<i64>>
 
 /// The items of a sequence; strings, mappings and sets are none. `None` for anything else.
 fn items<'py>(object: Any<'_, 'py>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    if let Ok(tuple) = object.cast::<PyTuple>() {
+        return Ok(Some(tuple.iter().collect()));
+    }
     let sequence = object.hasattr("__getitem__")? && object.hasattr("__len__")?;
     if !sequence || object.is_instance_of::<PyString>() || object.hasattr("keys")? {
         return Ok(None);
@@ -531,7 +538,7 @@ fn output_shape<'py>(
     let spec = spec(None, [stride, padding, dilation, groups, padding_mode], channels_last)?;
     let (x, weight) = (shape("x_shape", x_shape)?, shape("weight_shape", weight_shape)?);
     let geometry = Geometry::new(&spec, &x, &weight, None)?;
-    Ok(pyo3::types::PyTuple::new(py, geometry.output_shape())?.into_any().unbind())
+    Ok(PyTuple::new(py, geometry.output_shape())?.into_any().unbind())
 }
 
 /// What this build is and what it runs on.
