@@ -391,3 +391,105 @@ pub fn check_out_shape(found: &[usize], expected: &[usize]) -> Result<(), Error>
     }
     Err(Error::OutShape { found: Shape(found.to_vec()), expected: Shape(expected.to_vec()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(padding: Padding) -> Spec {
+        Spec {
+            rank: None,
+            stride: PerAxis::All(1),
+            padding,
+            dilation: PerAxis::All(1),
+            groups: 1,
+            mode: PerAxis::All(PaddingMode::Constant),
+            channels_last: false,
+        }
+    }
+
+    fn sides(before: i64, after: i64) -> Padding {
+        Padding::Sides(PerAxis::All((before, after)))
+    }
+
+    #[test]
+    fn outputs_are_the_windows_that_fit() {
+        for input in 1..8 {
+            for kernel in 1..4 {
+                for (stride, dilation) in [(1, 1), (2, 1), (3, 2), (1, 3)] {
+                    for (before, after) in [(0, 0), (1, 1), (2, 0), (-1, 1), (0, -2), (4, 5)] {
+                        let mut spec = spec(sides(before, after));
+                        spec.stride = PerAxis::All(stride);
+                        spec.dilation = PerAxis::All(dilation);
+                        let padded = input + before + after;
+                        let span = dilation * (kernel - 1) + 1;
+                        let fits =
+                            (0..).map(|i| i * stride + span).take_while(|&end| end <= padded);
+                        let expected = fits.count();
+                        let shape = [1, 1, input as usize];
+                        match Geometry::new(&spec, &shape, &[1, 1, kernel as usize], None) {
+                            Ok(geometry) => assert_eq!(geometry.axes[1].output, expected),
+                            Err(Error::Crop { .. }) => {
+                                assert!(input + before.min(0) + after.min(0) < 1)
+                            }
+                            Err(Error::KernelTooLarge { .. }) => assert_eq!(expected, 0),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn named_paddings_give_the_lengths_they_promise() {
+        let output = |padding, stride| {
+            let spec = Spec { stride: PerAxis::All(stride), ..spec(padding) };
+            let geometry = Geometry::new(&spec, &[1, 1, 10], &[1, 1, 4], None).unwrap();
+            let axis = geometry.axes[1];
+            (axis.output, axis.before, axis.after)
+        };
+        assert_eq!(output(Padding::Valid, 1), (7, 0, 0));
+        assert_eq!(output(Padding::Same, 1), (10, 1, 2));
+        assert_eq!(output(Padding::Same, 3), (4, 1, 2));
+        assert_eq!(output(Padding::Same, 4), (3, 1, 1));
+        assert_eq!(output(Padding::SameLower, 1), (10, 2, 1));
+        assert_eq!(output(Padding::Full, 1), (13, 3, 3));
+        assert_eq!(output(Padding::Causal, 1), (10, 3, 0));
+    }
+
+    #[test]
+    fn padding_shows_what_numpy_pad_shows() {
+        let shown = |mode, input, before: isize, after: isize| -> Vec<Option<usize>> {
+            let axis = Axis { before, after, mode, ..Axis::plain(input) };
+            (0..input as isize + before + after).map(|q| axis.source(q)).collect()
+        };
+        let all = |indices: &[usize]| indices.iter().copied().map(Some).collect::<Vec<_>>();
+        let none = |n| vec![None; n];
+        assert_eq!(
+            shown(PaddingMode::Constant, 2, 2, 1),
+            [none(2), all(&[0, 1]), none(1)].concat()
+        );
+        assert_eq!(shown(PaddingMode::Reflect, 3, 3, 4), all(&[1, 2, 1, 0, 1, 2, 1, 0, 1, 2]));
+        assert_eq!(shown(PaddingMode::Symmetric, 3, 4, 2), all(&[2, 2, 1, 0, 0, 1, 2, 2, 1]));
+        assert_eq!(shown(PaddingMode::Replicate, 2, 2, 1), all(&[0, 0, 0, 1, 1]));
+        assert_eq!(shown(PaddingMode::Circular, 3, 4, 1), all(&[2, 0, 1, 2, 0, 1, 2, 0]));
+        // Cropped first: the cropped element is never shown again.
+        assert_eq!(shown(PaddingMode::Circular, 4, -1, 2), all(&[1, 2, 3, 1, 2]));
+        assert_eq!(shown(PaddingMode::Reflect, 1, 1, 1), all(&[0, 0, 0]));
+    }
+
+    #[test]
+    fn sizes_beyond_an_integer_are_errors() {
+        let huge = usize::MAX / 4;
+        let far = i64::MAX;
+        let new =
+            |spec: &Spec, x: &[usize], w: &[usize]| Geometry::new(spec, x, w, None).unwrap_err();
+        assert!(matches!(new(&spec(sides(0, 0)), &[1, huge], &[8, 1, 1]), Error::TooLarge { .. }));
+        assert!(matches!(new(&spec(sides(far, far)), &[1, 9], &[1, 1, 3]), Error::TooLarge { .. }));
+        let wide = Spec { dilation: PerAxis::All(far), ..spec(Padding::Full) };
+        assert!(matches!(new(&wide, &[1, 9], &[1, 1, 9]), Error::TooLarge { .. }));
+        let wide = Spec { dilation: PerAxis::All(far), ..spec(sides(0, 0)) };
+        assert!(matches!(new(&wide, &[1, 9], &[1, 1, 9]), Error::KernelTooLarge { .. }));
+    }
+}

@@ -108,3 +108,59 @@ pub enum Columns<'a, T> {
     /// Slabs of this layout.
     Staged(Layout),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Format, Scalar, contiguous};
+
+    /// Weights of 2 outputs, 300 channels and 2 x 3 taps, each its own index.
+    fn shape() -> ([usize; 4], Vec<f32>) {
+        let shape = [2, 300, 2, 3];
+        (shape, (0..shape.iter().product::<usize>()).map(|i| i as f32).collect())
+    }
+
+    #[test]
+    fn steps_visit_the_taps_in_order() {
+        let (shape, data) = shape();
+        let view = View::from_slice(&data, &shape);
+        for flip in [false, true] {
+            let weights = Weights::<f32>::new(&view, &shape, flip).unwrap();
+            assert_eq!(weights.row(), 1800);
+            // Taps of B: rows 10 apart, channels 100 apart.
+            let taps = [vec![0], vec![0, 10], vec![0, 1, 2]];
+            let (steps, period) = forward(&weights, &taps, 100, 300).unwrap();
+            // As many whole channels as 256 taps hold.
+            assert_eq!((steps.len(), period), (42 * 6, Step { a: 42 * 6, b: 42 * 100 }));
+            for (i, step) in steps.iter().enumerate() {
+                let (c, tap) = (i / 6, i % 6);
+                let at = if flip { 5 - tap } else { tap };
+                assert_eq!(step.a, (c * 6 + at) as isize);
+                assert_eq!(step.b, (c * 100 + tap / 3 * 10 + tap % 3) as isize);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_kernel_has_periods_of_one_channel() {
+        let data = [0.0f32; 600];
+        let weights =
+            Weights::<f32>::new(&View::from_slice(&data, &[1, 2, 300]), &[1, 2, 300], false);
+        let taps = [vec![0], (0..300).collect()];
+        let (steps, period) = forward(&weights.unwrap(), &taps, 1000, 2).unwrap();
+        assert_eq!((steps.len(), period), (300, Step { a: 300, b: 1000 }));
+    }
+
+    #[test]
+    fn weights_of_another_format_are_copied_in_order() {
+        let (shape, data) = shape();
+        let swapped: Vec<u32> = data.iter().map(|v| v.to_bits().swap_bytes()).collect();
+        let format = Format { scalar: Scalar::F32, swapped: true };
+        // SAFETY: the slice holds the shape's elements, in the other byte order.
+        let view =
+            unsafe { View::new(swapped.as_ptr().cast(), format, &shape, contiguous(&shape, 4)) };
+        let weights = Weights::<f64>::new(&view, &shape, false).unwrap();
+        assert!(weights.memory.is_none());
+        assert!(weights.copy.iter().zip(&data).all(|(&a, &b)| a == f64::from(b)));
+    }
+}
