@@ -10,7 +10,7 @@ use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::operand::{self, Columns, Weights};
 use crate::parallel::{Stopped, Team, Turn, with_scratch};
-use crate::slab::{Block, Cover, Layout, Positions, extent};
+use crate::slab::{Block, Cover, Layout, Positions, Run, extent};
 use crate::store::{Store, Target};
 use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Step, Sum, Tiled, groups};
 use crate::view::{Memory, View};
@@ -118,24 +118,32 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let sums = self.kernels.most_sums();
         with_scratch(slab.saturating_add(2 * sums), |scratch: &mut [T]| {
             let (sums, slab) = scratch.split_at_mut(2 * sums);
+            let mut place = Place::default();
             let mut staged = None;
-            let mut cover = (Extent::default(), Cover::default());
             while let Some(item) = turn.next() {
                 let (part, cut) = (item / self.split.cuts, item % self.split.cuts);
                 let (group, block) = self.split.block(self.problem.geometry, part);
-                let extent = self.extent(&block);
-                if cover.0 != extent {
-                    let laid = self.cover(&extent);
-                    cover = (extent, laid);
+                if place.block != block {
+                    place = self.place(block, place);
                 }
                 if staged != Some(part) {
-                    self.stage(group, &block, slab);
+                    self.stage(group, &place.runs, slab);
                     staged = Some(part);
                 }
-                let item = Item { group, cut, block: &block, cover: &cover.1 };
-                self.tiles(turn, &item, slab, sums);
+                self.tiles(turn, &Item { group, cut, place: &place }, slab, sums);
             }
         })
+    }
+
+    /// What a block needs; its cover is that of the last one where both are alike.
+    fn place(&self, block: Block, last: Place) -> Place {
+        let runs = match &self.columns {
+            Columns::Staged(layout) => layout.runs(&block, &self.problem.x.strides()[1..]),
+            Columns::InPlace(..) => Vec::new(),
+        };
+        let extent = self.extent(&block);
+        let cover = if extent == last.extent { last.cover } else { self.cover(&extent) };
+        Place { block, runs, extent, cover }
     }
 
     fn extent(&self, block: &Block) -> Extent {
@@ -155,11 +163,11 @@ impl<'a, T: Tiled> Nest<'a, T> {
         Cover::new(positions, self.kernels.lanes, *end)
     }
 
-    fn stage(&self, group: usize, block: &Block, slab: &mut [T]) {
+    fn stage(&self, group: usize, runs: &[Run], slab: &mut [T]) {
         if let Columns::Staged(layout) = &self.columns {
             let channels = self.problem.geometry.channels;
             let channels = group * channels..(group + 1) * channels;
-            layout.stage((block, channels), self.problem.x, self.problem.padding, slab);
+            layout.stage((runs, channels), self.problem.x, self.problem.padding, slab);
         }
     }
 
@@ -169,7 +177,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             Columns::Staged(_) => (Memory::of(slab), 0),
             Columns::InPlace(memory, strides) => {
                 let channel = item.group * self.problem.geometry.channels;
-                let start = channel as isize * strides[0] + item.block.start(&strides[1..]);
+                let start = channel as isize * strides[0] + item.place.block.start(&strides[1..]);
                 (memory.clone(), start)
             }
         }
@@ -183,13 +191,14 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let sum = Sum { steps: &self.steps, taps, period: self.period };
         let (b, start) = self.operand(item, slab);
         let contraction = Contraction::new(weights.memory(), weights.row(), b, sum);
-        let block = item.block.start(&store.out.strides()[1..]);
+        let block = item.place.block.start(&store.out.strides()[1..]);
         let channels = self.split.channels(geometry, item);
-        let vectors = item.cover.starts.len();
+        let cover = &item.place.cover;
+        let vectors = cover.starts.len();
         let shape = self.kernels.choose(channels.len(), vectors, weights.most_rows());
         for rows in groups(channels, shape.rows) {
             let (a, count) = (rows.start as isize * weights.row(), rows.len());
-            let target = Target { channels: rows, cover: item.cover, block };
+            let target = Target { channels: rows, cover, block };
             let finish = store.finish(&target.channels);
             for first in (0..vectors).step_by(shape.columns) {
                 if !turn.goes_on(taps * count * shape.columns) {
@@ -200,7 +209,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                 let columns = &mut columns[..vectors.len()];
                 let asides = aside.chunks_exact_mut(count * self.kernels.lanes);
                 for ((vector, aside), column) in vectors.clone().zip(asides).zip(&mut *columns) {
-                    let from = start + item.cover.starts[vector];
+                    let from = start + cover.starts[vector];
                     *column = Column { from, to: store.rows(&target, vector, aside) };
                 }
                 // SAFETY: each item has channels and positions of its own, and one thread takes it;
@@ -217,13 +226,22 @@ impl<'a, T: Tiled> Nest<'a, T> {
     }
 }
 
+/// A block of positions, and what is the same for it in every group.
+#[derive(Debug, Default)]
+struct Place {
+    block: Block,
+    /// How a plane of its slab is filled.
+    runs: Vec<Run>,
+    extent: Extent,
+    cover: Cover,
+}
+
 /// One thread's next piece of work.
 struct Item<'a> {
     group: usize,
     /// Which part of the group's output channels.
     cut: usize,
-    block: &'a Block,
-    cover: &'a Cover,
+    place: &'a Place,
 }
 
 /// How a convolution is cut into items.
@@ -416,8 +434,8 @@ mod tests {
                 for item in 0..geometry.groups * parts * split.cuts {
                     let (group, block) = split.block(&geometry, item / split.cuts);
                     assert!(block.0.iter().zip(&lens).all(|(range, &len)| range.len() <= len));
-                    let cover = Cover::default();
-                    let item = Item { group, cut: item % split.cuts, block: &block, cover: &cover };
+                    let place = Place { block: block.clone(), ..Place::default() };
+                    let item = Item { group, cut: item % split.cuts, place: &place };
                     let mut index = vec![0; block.0.len()];
                     let shape: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
                     for _ in 0..shape.iter().product() {

@@ -17,7 +17,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::view::{Element, View, advance};
 
 /// A block of output positions: a range on each of [`Geometry::axes`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block(pub Vec<Range<usize>>);
 
 impl Block {
@@ -93,8 +93,10 @@ pub fn extent(axis: &Axis, len: usize) -> usize {
 }
 
 /// A run of slab elements: where they go, and where they come from.
+///
+/// All are in one plane; [`Layout::stage`] replays them for each channel.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Run {
+pub struct Run {
     to: usize,
     len: usize,
     /// Byte offset of the first in a channel of the input and bytes to the next; `None` is padding.
@@ -168,7 +170,7 @@ impl Layout {
     }
 
     /// The runs that fill one plane for a block. `strides` are the input's, in bytes, an axis each.
-    fn runs(&self, block: &Block, strides: &[isize]) -> Vec<Run> {
+    pub fn runs(&self, block: &Block, strides: &[isize]) -> Vec<Run> {
         let mut runs = vec![Run { to: 0, len: 1, from: Some((0, 0)) }];
         let last = self.axes.len() - 1;
         // From the outermost axis in: each run so far is one row of what is left.
@@ -210,19 +212,18 @@ impl Layout {
         self.part * self.axes[axis + 1..].iter().map(|a| a.phases.len()).product::<usize>()
     }
 
-    /// Stages channels `channels` of the input for a block. `x` has canonical strides; outside lies
+    /// Stages channels `channels` of the input, `runs` each. `x` has canonical strides; outside lies
     /// `padding`.
     pub fn stage<T: Element>(
         &self,
-        (block, channels): (&Block, Range<usize>),
+        (runs, channels): (&[Run], Range<usize>),
         x: &View<'_>,
         padding: T,
         slab: &mut [T],
     ) {
-        let runs = self.runs(block, &x.strides()[1..]);
         for (plane, channel) in slab.chunks_exact_mut(self.plane).zip(channels) {
             let start = channel as isize * x.strides()[0];
-            for run in &runs {
+            for run in runs {
                 let to = &mut plane[run.to..run.to + run.len];
                 match run.from {
                     Some((at, step)) => x.read(start + at, step, to),
@@ -407,7 +408,8 @@ mod tests {
             let lens: Vec<usize> = block.0.iter().map(|r| r.len()).collect();
             let layout = Layout::new(&geometry, &lens, 8).unwrap();
             let mut slab = vec![f64::NAN; layout.size(2, 8)];
-            layout.stage((&block, 0..2), &x, -7.0, &mut slab);
+            let runs = layout.runs(&block, &x.strides()[1..]);
+            layout.stage((&runs, 0..2), &x, -7.0, &mut slab);
             let offsets = layout.offsets().unwrap();
             let kernel: Vec<usize> = geometry.axes.iter().map(|a| a.kernel).collect();
             for position in each(&lens) {
