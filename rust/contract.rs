@@ -12,7 +12,7 @@ use crate::operand::{self, Columns, Weights};
 use crate::parallel::{Stopped, Team, Turn, with_scratch};
 use crate::slab::{Block, Cover, Layout, Positions, Run, extent};
 use crate::store::{Store, Target};
-use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Step, Sum, Tiled, groups};
+use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Rows, Step, Sum, Tiled, groups};
 use crate::view::{Memory, View};
 
 /// Bytes of a slab: half of the second-level cache of today's cores, which have 1 or 2 MiB, so that
@@ -196,6 +196,8 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let cover = &item.place.cover;
         let vectors = cover.starts.len();
         let shape = self.kernels.choose(channels.len(), vectors, weights.most_rows());
+        let lanes = self.kernels.lanes;
+        let mut columns = [Column::NOWHERE; MAX_COLUMNS];
         for rows in groups(channels, shape.rows) {
             let (a, count) = (rows.start as isize * weights.row(), rows.len());
             let target = Target { channels: rows, cover, block };
@@ -205,20 +207,24 @@ impl<'a, T: Tiled> Nest<'a, T> {
                     return;
                 }
                 let vectors = first..vectors.min(first + shape.columns);
-                let mut columns = [Column::NOWHERE; MAX_COLUMNS];
                 let columns = &mut columns[..vectors.len()];
-                let asides = aside.chunks_exact_mut(count * self.kernels.lanes);
-                for ((vector, aside), column) in vectors.clone().zip(asides).zip(&mut *columns) {
-                    let from = start + cover.starts[vector];
-                    *column = Column { from, to: store.rows(&target, vector, aside) };
+                let mut held = 0u32;
+                for (v, column) in columns.iter_mut().enumerate() {
+                    let to = store.rows(&target, first + v, lanes).unwrap_or_else(|| {
+                        held |= 1 << v;
+                        let first = aside[v * count * lanes..].as_mut_ptr();
+                        Rows { first, row: (lanes * size_of::<T>()) as isize }
+                    });
+                    *column = Column { from: start + cover.starts[first + v], to };
                 }
                 // SAFETY: each item has channels and positions of its own, and one thread takes it;
-                // `rows` gave addresses for as many rows, and `finish` a bias for each.
+                // `rows` gave addresses for as many rows, `aside` has room for the largest tile, and
+                // `finish` a bias for each row.
                 unsafe {
                     contraction.tile_to(self.kernels, (a, count), columns, (totals, finish));
-                    let asides = aside.chunks_exact(count * self.kernels.lanes);
-                    for (vector, aside) in vectors.zip(asides) {
-                        store.write(&target, vector, aside);
+                    for v in (0..vectors.len()).filter(|v| held >> v & 1 == 1) {
+                        let aside = &aside[v * count * lanes..(v + 1) * count * lanes];
+                        store.write(&target, first + v, aside);
                     }
                 }
             }

@@ -125,12 +125,15 @@ impl From<Error> for Stopped {
     }
 }
 
+/// Asked on the calling thread: whether to stop.
+type Ask<'a> = &'a dyn Fn() -> bool;
+
 /// The threads of one call.
 pub struct Team<'a> {
     /// How many, the caller counted in.
     pub threads: usize,
     /// Asked on the calling thread every now and then: whether to stop.
-    pub stop: &'a dyn Fn() -> bool,
+    pub stop: Ask<'a>,
 }
 
 /// What the threads of a call share.
@@ -155,7 +158,7 @@ pub struct Turn<'a> {
     /// Work since the clock was last read.
     work: Cell<usize>,
     /// On the calling thread: what to ask, and when it last did.
-    poll: Option<(&'a dyn Fn() -> bool, Cell<Option<Instant>>)>,
+    poll: Option<(Ask<'a>, Cell<Option<Instant>>)>,
 }
 
 impl Turn<'_> {

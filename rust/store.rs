@@ -47,25 +47,24 @@ impl<T: Element> Store<'_, T> {
         }
     }
 
-    /// Where the sums of vector `vector` go: straight to the result if all its lanes are neighbours
-    /// there, else to `aside`, which holds a vector of each row of the tile.
-    pub fn rows(&self, target: &Target<'_>, vector: usize, aside: &mut [T]) -> Rows<T> {
+    /// Where the sums of vector `vector` go straight to the result: if all its lanes are neighbours
+    /// there.
+    #[inline]
+    pub fn rows(&self, target: &Target<'_>, vector: usize, lanes: usize) -> Option<Rows<T>> {
         let size = size_of::<T>() as isize;
-        let rows = target.channels.len();
-        let lanes = aside.len() / rows;
         match target.cover.segments(vector) {
             [segment] if segment.len == lanes && self.step() == size => {
                 let row = self.out.strides()[0];
-                let reach = row * (rows as isize - 1);
+                let reach = row * (target.channels.len() as isize - 1);
                 let from = self.start(target) + segment.to;
                 let last = reach.max(0) + lanes as isize * size;
-                Rows { first: self.out.at(from, reach.min(0), last), row }
+                Some(Rows { first: self.out.at(from, reach.min(0), last), row })
             }
-            _ => Rows { first: aside.as_mut_ptr(), row: lanes as isize * size },
+            _ => None,
         }
     }
 
-    /// Writes what [`rows`](Self::rows) set aside for vector `vector`.
+    /// Writes the useful lanes of vector `vector` from `aside`, which holds a vector of each row.
     ///
     /// # Safety
     /// No other thread may access these results meanwhile.
@@ -73,12 +72,6 @@ impl<T: Element> Store<'_, T> {
         let lanes = aside.len() / target.channels.len();
         let segments = target.cover.segments(vector);
         let step = self.step();
-        if let [segment] = segments
-            && segment.len == lanes
-            && step == size_of::<T>() as isize
-        {
-            return;
-        }
         let mut start = self.start(target);
         for row in aside.chunks_exact(lanes) {
             for segment in segments {
@@ -123,7 +116,9 @@ mod tests {
             let target = Target { channels: 0..2, cover: &cover, block: 0 };
             for vector in 0..3 {
                 let mut aside = [0.0; 8];
-                let rows = store.rows(&target, vector, &mut aside);
+                let direct = store.rows(&target, vector, 4);
+                assert_eq!(direct.is_some(), !channels_last && vector != 1);
+                let rows = direct.unwrap_or(Rows { first: aside.as_mut_ptr(), row: 16 });
                 for row in 0..2isize {
                     let to = rows.first.wrapping_byte_offset(row * rows.row);
                     for lane in 0..4 {
@@ -132,8 +127,10 @@ mod tests {
                         unsafe { to.add(lane as usize).write(value) }
                     }
                 }
-                // SAFETY: one thread.
-                unsafe { store.write(&target, vector, &aside) };
+                if direct.is_none() {
+                    // SAFETY: one thread.
+                    unsafe { store.write(&target, vector, &aside) };
+                }
             }
             let at = |i: usize| out[if channels_last { i % 10 * 2 + i / 10 } else { i }];
             let found: Vec<f32> = (0..20).map(at).collect();

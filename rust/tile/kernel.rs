@@ -41,6 +41,20 @@ pub struct Rows<T> {
     pub row: isize,
 }
 
+/// A vector of columns: where it starts in B, and where its sums go.
+#[derive(Clone, Copy, Debug)]
+pub struct Column<T> {
+    /// Elements from the start of B.
+    pub from: isize,
+    /// The first row's sums, and the others'.
+    pub to: Rows<T>,
+}
+
+impl<T> Column<T> {
+    /// A column that no tile has.
+    pub const NOWHERE: Self = Column { from: 0, to: Rows { first: std::ptr::null_mut(), row: 0 } };
+}
+
 /// What is done to a total before it is written for the last time.
 #[derive(Clone, Copy, Debug)]
 pub struct Finish<T> {
@@ -59,15 +73,13 @@ pub struct Tile<'a, T> {
     pub a_row: isize,
     /// Column operand.
     pub b: *const T,
-    /// Where each vector of columns starts, in elements from `b`.
-    pub columns: [isize; MAX_COLUMNS],
+    /// `NV` vectors of columns.
+    pub columns: &'a [Column<T>],
     /// What is summed.
     pub sum: Sum<'a>,
     /// Totals between chains, a vector of each column of each row. Not in the result itself: rows of
     /// it that lie a power of two apart would drive each other out of the cache.
     pub totals: *mut T,
-    /// Where each vector of columns goes.
-    pub to: [Rows<T>; MAX_COLUMNS],
     /// What is done at the end.
     pub finish: Finish<T>,
 }
@@ -76,11 +88,12 @@ pub struct Tile<'a, T> {
 ///
 /// # Safety
 /// The CPU must have the instructions of `V`; A and B must be readable at every address that the sum
-/// visits; `totals` must be writable for `MR * NV` vectors, `to` for `MR` rows of a vector each, and
-/// `bias`, if not null, readable for `MR` numbers.
+/// visits; `totals` must be writable for `MR * NV` vectors, each column's `to` for `MR` rows of one
+/// vector, and `bias`, if not null, readable for `MR` numbers.
 #[inline(always)]
 pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V::Element>) {
-    let columns: [isize; NV] = std::array::from_fn(|v| tile.columns[v]);
+    let columns: &[Column<V::Element>; NV] = tile.columns.try_into().expect("`NV` columns");
+    let from: [isize; NV] = std::array::from_fn(|v| columns[v].from);
     let (mut a, mut b) = (tile.a, tile.b);
     let mut left = tile.sum.taps;
     let mut first = true;
@@ -98,7 +111,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                 for step in chain {
                     let at = b.wrapping_offset(step.b);
                     let columns: [V; NV] =
-                        std::array::from_fn(|v| V::load(at.wrapping_offset(columns[v])));
+                        std::array::from_fn(|v| V::load(at.wrapping_offset(from[v])));
                     let mut row = a.wrapping_offset(step.a);
                     for sums in &mut acc {
                         let factor = V::splat(row);
@@ -113,8 +126,8 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                     for (v, &sum) in row.iter().enumerate() {
                         let total = tile.totals.add((m * NV + v) * V::LANES);
                         let sum = if first { sum } else { V::load(total).add(sum) };
-                        let row =
-                            tile.to[v].first.wrapping_byte_offset(m as isize * tile.to[v].row);
+                        let to = &columns[v].to;
+                        let row = to.first.wrapping_byte_offset(m as isize * to.row);
                         sum.store(if last { row } else { total });
                     }
                 }
@@ -129,7 +142,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
         return;
     }
     for m in 0..MR {
-        for to in &tile.to[..NV] {
+        for Column { to, .. } in columns {
             let to = to.first.wrapping_byte_offset(m as isize * to.row);
             // SAFETY: the caller vouches for `to` and `bias`; the total was stored above.
             unsafe {

@@ -12,7 +12,7 @@ mod x86_64;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-pub use kernel::{CHAIN, Finish, MAX_COLUMNS, Rows, Step, Sum, Tile};
+pub use kernel::{CHAIN, Column, Finish, MAX_COLUMNS, Rows, Step, Sum, Tile};
 
 use crate::error::Error;
 use crate::view::{Element, Memory};
@@ -212,23 +212,19 @@ impl<'a, T: Tiled> Contraction<'a, T> {
             a: std::ptr::null(),
             a_row: self.a_row * size_of::<T>() as isize,
             b: std::ptr::null(),
-            columns: [0; MAX_COLUMNS],
+            columns,
             sum: self.sum,
             totals: totals.as_mut_ptr(),
-            to: [columns[0].to; MAX_COLUMNS],
             finish,
         };
-        let (mut low, mut high) = (isize::MAX, isize::MIN);
-        for (column, (from, to)) in columns.iter().zip(tile.columns.iter_mut().zip(&mut tile.to)) {
-            (*from, *to) = (column.from, column.to);
-            (low, high) =
-                (low.min(column.from), high.max(column.from + kernels.lanes as isize - 1));
-        }
         if self.sum.taps > 0 {
             let last_row = self.a_row * (rows as isize - 1);
             let (first, last) = self.a_reach;
             tile.a = self.a.at(a, first + last_row.min(0), last + last_row.max(0));
-            tile.b = self.b.at(0, low + self.b_reach.0, high + self.b_reach.1);
+            let low = columns.iter().fold(isize::MAX, |low, column| low.min(column.from));
+            let high = columns.iter().fold(isize::MIN, |high, column| high.max(column.from));
+            let lanes = kernels.lanes as isize;
+            tile.b = self.b.at(0, low + self.b_reach.0, high + lanes - 1 + self.b_reach.1);
         }
         // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
         // above checked every address that the sum reaches (with no taps, it reaches none); the
@@ -247,12 +243,13 @@ impl<'a, T: Tiled> Contraction<'a, T> {
     ) {
         let row = columns.len() * kernels.lanes;
         let sums = &mut sums[..rows * row];
+        let (first, row) = (sums.as_mut_ptr(), (row * size_of::<T>()) as isize);
         let columns: Vec<Column<T>> = columns
             .iter()
-            .zip(sums[..row].chunks_exact_mut(kernels.lanes))
-            .map(|(&from, to)| {
-                let row = (row * size_of::<T>()) as isize;
-                Column { from, to: Rows { first: to.as_mut_ptr(), row } }
+            .enumerate()
+            .map(|(v, &from)| {
+                let first = first.wrapping_add(v * kernels.lanes);
+                Column { from, to: Rows { first, row } }
             })
             .collect();
         let finish = Finish { bias: std::ptr::null(), clip: None };
@@ -260,20 +257,6 @@ impl<'a, T: Tiled> Contraction<'a, T> {
         // SAFETY: `sums` was cut to the tile's size and is borrowed for it alone; there is no bias.
         unsafe { self.tile_to(kernels, (a, rows), &columns, (&mut totals, finish)) }
     }
-}
-
-/// A vector of columns: where it starts in B, and where its sums go.
-#[derive(Clone, Copy, Debug)]
-pub struct Column<T> {
-    /// Elements from the start of B.
-    pub from: isize,
-    /// The first row's sums, and the others'.
-    pub to: Rows<T>,
-}
-
-impl<T> Column<T> {
-    /// A column that no tile has.
-    pub const NOWHERE: Self = Column { from: 0, to: Rows { first: std::ptr::null_mut(), row: 0 } };
 }
 
 impl Sum<'_> {
