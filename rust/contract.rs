@@ -10,10 +10,10 @@ use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::operand::{self, Columns, Weights};
 use crate::parallel::{Stopped, Team, Turn, with_scratch};
-use crate::slab::{Block, Cover, Layout, Positions, Run, extent};
+use crate::slab::{Block, Cover, Layout, Positions, extent};
 use crate::store::{Store, Target};
 use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Rows, Step, Sum, Tiled, groups};
-use crate::view::{Memory, View};
+use crate::view::{Memory, Runs, View};
 
 /// Bytes of a slab: half of the second-level cache of today's cores, which have 1 or 2 MiB, so that
 /// the rows of weights that go over it have the other half.
@@ -139,7 +139,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
     fn place(&self, block: Block, last: Place) -> Place {
         let runs = match &self.columns {
             Columns::Staged(layout) => layout.runs(&block, &self.problem.x.strides()[1..]),
-            Columns::InPlace(..) => Vec::new(),
+            Columns::InPlace(..) => Runs::default(),
         };
         let extent = self.extent(&block);
         let cover = if extent == last.extent { last.cover } else { self.cover(&extent) };
@@ -163,7 +163,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         Cover::new(positions, self.kernels.lanes, *end)
     }
 
-    fn stage(&self, group: usize, runs: &[Run], slab: &mut [T]) {
+    fn stage(&self, group: usize, runs: &Runs, slab: &mut [T]) {
         if let Columns::Staged(layout) = &self.columns {
             let channels = self.problem.geometry.channels;
             let channels = group * channels..(group + 1) * channels;
@@ -237,7 +237,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
 struct Place {
     block: Block,
     /// How a plane of its slab is filled.
-    runs: Vec<Run>,
+    runs: Runs,
     extent: Extent,
     cover: Cover,
 }

@@ -28,8 +28,12 @@ use crate::view::Element;
 /// Partial sums of a dot product. Odd square kernels have a multiple of 8 taps and one more.
 const LANES: usize = 8;
 
-/// Bytes of weights that one item of work reads: half of the second-level cache of today's cores.
+/// Bytes of what an item of work uses again: half of the second-level cache of today's cores.
 const BLOCK_BYTES: usize = 512 << 10;
+
+/// Weights of a territory, at least: see [`Layer::input`]. Its sums depend on it, and so it depends
+/// neither on the batch nor on the element.
+const TERRITORY: usize = 1 << 16;
 
 /// Products below which a call stays on its caller's thread: about 50 us, the time in which a
 /// sleeping helper would just have begun.
@@ -118,11 +122,12 @@ impl Layer {
                         }
                     }
                     self.windows.gather(planes, &block, patches);
-                    for (o, y) in y.iter_mut().enumerate() {
-                        let w = self.kernels(w, group, o, &block).chunks_exact(self.taps);
-                        let patches = patches.chunks_exact(self.taps);
-                        for (y, (w, patch)) in y.iter_mut().zip(w.zip(patches)) {
-                            *y = dot(w, patch);
+                    for (pair, y) in y.chunks_mut(2).enumerate() {
+                        let w = |m| self.kernels(w, group, 2 * pair + m, &block);
+                        match y {
+                            [a, b] => dots([w(0), w(1)], (patches, self.taps), [a, b]),
+                            [a] => dots([w(0)], (patches, self.taps), [a]),
+                            _ => {}
                         }
                     }
                 }
@@ -193,7 +198,8 @@ impl Layer {
         padded.resize(size, T::default());
         // Windows of neighbouring blocks overlap, those of every other block do not. So first all
         // even blocks add their patches, then all odd ones, each to a territory of its own.
-        let territories = self.windows.territories(self.blocks::<T>());
+        let least = (TERRITORY / (self.outputs * self.taps)).clamp(1, self.positions);
+        let territories = self.windows.territories(cut(0..self.positions, least).collect());
         for parity in 0..2 {
             let mut items: Vec<Vec<&mut [T]>> = Vec::new();
             items.resize_with(territories.len().div_ceil(2) * self.groups, Vec::new);
@@ -246,10 +252,22 @@ impl Layer {
         patches: &mut [T],
     ) {
         patches.fill(T::default());
-        for o in 0..self.outputs {
+        let at = |o: usize| {
             let w = self.kernels(w, group, o, block).chunks_exact(self.taps);
+            w.zip(self.outputs(dy, n, group, o, block))
+        };
+        // Two streams, as in `dots`; each sum still in the order of the channels.
+        for o in (0..self.outputs - self.outputs % 2).step_by(2) {
             let patches = patches.chunks_exact_mut(self.taps);
-            for ((patch, w), &dy) in patches.zip(w).zip(self.outputs(dy, n, group, o, block)) {
+            for ((patch, (a, &da)), (b, &db)) in patches.zip(at(o)).zip(at(o + 1)) {
+                for ((sum, &a), &b) in patch.iter_mut().zip(a).zip(b) {
+                    *sum = *sum + da * a + db * b;
+                }
+            }
+        }
+        if self.outputs % 2 == 1 {
+            let patches = patches.chunks_exact_mut(self.taps);
+            for (patch, (w, &dy)) in patches.zip(at(self.outputs - 1)) {
                 patch.iter_mut().zip(w).for_each(|(sum, &w)| *sum += dy * w);
             }
         }
@@ -266,10 +284,11 @@ impl Layer {
         Team { threads: if serial { 1 } else { team.threads }, stop: team.stop }
     }
 
-    /// Positions of one block.
+    /// Positions of one block: as many as the cache holds the patches of, and if they are used
+    /// again for the next image, the weights of.
     fn block_len<T>(&self) -> usize {
-        let bytes = self.outputs * self.taps * size_of::<T>();
-        (BLOCK_BYTES / bytes.max(1)).clamp(1, self.positions)
+        let again = if self.batch > 1 { self.outputs } else { 1 };
+        (BLOCK_BYTES / (again * self.taps * size_of::<T>())).clamp(1, self.positions)
     }
 
     /// The blocks of positions of an image.
@@ -329,9 +348,8 @@ impl Layer {
     }
 
     /// The padded planes of one group of one image, and what is behind them.
-    fn planes<'p, T>(&self, padded: &'p [T], n: usize, group: usize) -> &'p [T] {
-        let first = (n * self.groups + group) * self.channels;
-        &padded[first * self.windows.plane..]
+    fn planes<'p, T>(&self, padded: &'p [Vec<T>], n: usize, group: usize) -> &'p [T] {
+        &padded[n][group * self.channels * self.windows.plane..]
     }
 
     /// Calls `work` with room for the patches of `positions` positions.
@@ -343,16 +361,14 @@ impl Layer {
         with_scratch(positions * self.taps + OVERRUN, work)
     }
 
-    /// A padded copy of all images.
-    fn stage<T: Number>(&self, x: &[T], team: &Team<'_>) -> Result<Vec<T>, Stopped> {
-        let channels = self.groups * self.channels;
-        let image = channels * self.windows.plane;
-        let size = self.batch * image + OVERRUN;
-        let mut padded = room(PADDED, size)?;
-        padded.resize(size, T::default());
-        let images: Vec<_> = padded.chunks_exact_mut(image).take(self.batch).collect();
-        let inputs = x.len() / self.batch.max(1);
-        share(team, images, |_, n, padded| {
+    /// A padded copy of each image, with [`OVERRUN`].
+    fn stage<T: Number>(&self, x: &[T], team: &Team<'_>) -> Result<Vec<Vec<T>>, Stopped> {
+        let inputs = x.len() / self.batch;
+        let mut padded = Vec::new();
+        padded.resize_with(self.batch, Vec::new);
+        share(team, padded.iter_mut().collect(), |_, n, padded| {
+            let channels = self.groups * self.channels;
+            **padded = room(PADDED, channels * self.windows.plane + OVERRUN)?;
             self.windows.stage(&x[n * inputs..(n + 1) * inputs], padded);
             Ok(())
         })?;
@@ -437,26 +453,24 @@ impl Windows {
         })
     }
 
-    /// Copies an image, channel by channel, and pads it.
-    fn stage<T: Number>(&self, image: &[T], padded: &mut [T]) {
+    /// Appends a padded copy of an image, channel by channel, and the [`OVERRUN`].
+    fn stage<T: Number>(&self, image: &[T], padded: &mut Vec<T>) {
         let inputs: usize = self.inputs.iter().product();
         let row = &self.sources[self.sources.len() - 1];
         let (first, source, len) = self.inner;
-        let planes = padded.chunks_exact_mut(self.plane);
-        for (channel, plane) in planes.enumerate() {
-            for (to, from) in plane.chunks_exact_mut(row.len()).zip(self.rows()) {
+        for channel in image.chunks_exact(inputs) {
+            for from in self.rows() {
                 let Some(from) = from else {
-                    to.fill(T::default());
+                    padded.resize(padded.len() + row.len(), T::default());
                     continue;
                 };
-                let from = &image[channel * inputs + from..];
-                let shown = |i: &Option<usize>| i.map_or(T::default(), |i| from[i]);
-                to[..first].iter_mut().zip(row).for_each(|(to, i)| *to = shown(i));
-                to[first..first + len].copy_from_slice(&from[source..source + len]);
-                let rest = first + len;
-                to[rest..].iter_mut().zip(&row[rest..]).for_each(|(to, i)| *to = shown(i));
+                let shown = |i: &Option<usize>| i.map_or(T::default(), |i| channel[from + i]);
+                padded.extend(row[..first].iter().map(shown));
+                padded.extend_from_slice(&channel[from + source..from + source + len]);
+                padded.extend(row[first + len..].iter().map(shown));
             }
         }
+        padded.resize(padded.len() + OVERRUN, T::default());
     }
 
     /// Adds what stands in padded channels to the input elements that they show.
@@ -639,34 +653,45 @@ fn share<I: Send>(
     })
 }
 
-/// Sum of products, in an order that depends on the length alone.
+/// The dot products of `M` kernels with each patch, position by position. Two kernels at once are two
+/// streams from memory, which it delivers faster than one, and share the loads of the patch.
 #[inline(always)]
-fn dot<T: Number>(a: &[T], b: &[T]) -> T {
-    // Two vectors' worth of sums, since an addition takes longer than the next can wait.
-    let mut wide = [[T::default(); LANES]; 2];
-    let (mut a, mut b) = (a.chunks_exact(2 * LANES), b.chunks_exact(2 * LANES));
-    for (a, b) in a.by_ref().zip(b.by_ref()) {
-        for (half, sums) in wide.iter_mut().enumerate() {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum += a[half * LANES + i] * b[half * LANES + i];
-            }
+fn dots<T: Number, const M: usize>(
+    w: [&[T]; M],
+    (patches, taps): (&[T], usize),
+    mut y: [&mut [T]; M],
+) {
+    for (i, patch) in patches.chunks_exact(taps).take(y[0].len()).enumerate() {
+        let sums = dot(w.map(|w| &w[i * taps..(i + 1) * taps]), patch);
+        for (y, sum) in y.iter_mut().zip(sums) {
+            y[i] = sum;
         }
     }
-    let [mut sums, other] = wide;
-    for (sum, other) in sums.iter_mut().zip(other) {
-        *sum += other;
+}
+
+/// The dot products of `M` slices with another, each in an order that depends on the length alone.
+#[inline(always)]
+fn dot<T: Number, const M: usize>(a: [&[T]; M], b: &[T]) -> [T; M] {
+    let mut sums = [[T::default(); LANES]; M];
+    let (b_whole, b_rest) = b.as_chunks::<LANES>();
+    let a = a.map(|a| a[..b.len()].as_chunks::<LANES>());
+    for (at, b) in b_whole.iter().enumerate() {
+        // By value, so that all sums stay in registers.
+        let products: [[T; LANES]; M] = std::array::from_fn(|m| {
+            let a = &a[m].0[at];
+            std::array::from_fn(|i| a[i] * b[i])
+        });
+        sums = std::array::from_fn(|m| std::array::from_fn(|i| sums[m][i] + products[m][i]));
     }
-    let (mut a, mut b) = (a.remainder().chunks_exact(LANES), b.remainder().chunks_exact(LANES));
-    for (a, b) in a.by_ref().zip(b.by_ref()) {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum += a[i] * b[i];
+    for (sums, (_, a)) in sums.iter_mut().zip(&a) {
+        for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b_rest)) {
+            *sum += a * b;
         }
     }
-    for ((sum, &a), &b) in sums.iter_mut().zip(a.remainder()).zip(b.remainder()) {
-        *sum += a * b;
-    }
-    let pair = |i: usize| sums[i] + sums[i + LANES / 2];
-    (pair(0) + pair(2)) + (pair(1) + pair(3))
+    sums.map(|sums| {
+        let pair = |i: usize| sums[i] + sums[i + LANES / 2];
+        (pair(0) + pair(2)) + (pair(1) + pair(3))
+    })
 }
 
 #[cfg(test)]
@@ -811,7 +836,8 @@ mod tests {
     fn dot_takes_any_length() {
         for len in 0..70 {
             let (a, b) = (integers(len, 1), integers(len, 2));
-            assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| a * b).sum::<f32>());
+            let sum = |a: &[f32]| a.iter().zip(&b).map(|(a, b)| a * b).sum::<f32>();
+            assert_eq!(dot([&a[..], &b], &b), [sum(&a), sum(&b)]);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::view::{Element, View, advance};
+use crate::view::{Element, Run, Runs, View, advance};
 
 /// A block of output positions: a range on each of [`Geometry::axes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,17 +92,6 @@ pub fn extent(axis: &Axis, len: usize) -> usize {
     len.saturating_add(reach).min(len.saturating_mul(axis.kernel)).saturating_mul(phases)
 }
 
-/// A run of slab elements: where they go, and where they come from.
-///
-/// All are in one plane; [`Layout::stage`] replays them for each channel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Run {
-    to: usize,
-    len: usize,
-    /// Byte offset of the first in a channel of the input and bytes to the next; `None` is padding.
-    from: Option<(isize, isize)>,
-}
-
 /// The layout of slabs for blocks of up to some size.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -170,7 +159,7 @@ impl Layout {
     }
 
     /// The runs that fill one plane for a block. `strides` are the input's, in bytes, an axis each.
-    pub fn runs(&self, block: &Block, strides: &[isize]) -> Vec<Run> {
+    pub fn runs(&self, block: &Block, strides: &[isize]) -> Runs {
         let mut runs = vec![Run { to: 0, len: 1, from: Some((0, 0)) }];
         let last = self.axes.len() - 1;
         // From the outermost axis in: each run so far is one row of what is left.
@@ -204,7 +193,7 @@ impl Layout {
                 .flat_map(|outer| along.iter().map(move |inner| join(outer, inner)))
                 .collect();
         }
-        runs
+        Runs::new(runs)
     }
 
     /// Elements between the parts of neighbouring phases of an axis.
@@ -216,20 +205,13 @@ impl Layout {
     /// `padding`.
     pub fn stage<T: Element>(
         &self,
-        (runs, channels): (&[Run], Range<usize>),
+        (runs, channels): (&Runs, Range<usize>),
         x: &View<'_>,
         padding: T,
         slab: &mut [T],
     ) {
         for (plane, channel) in slab.chunks_exact_mut(self.plane).zip(channels) {
-            let start = channel as isize * x.strides()[0];
-            for run in runs {
-                let to = &mut plane[run.to..run.to + run.len];
-                match run.from {
-                    Some((at, step)) => x.read(start + at, step, to),
-                    None => to.fill(padding),
-                }
-            }
+            x.read_runs(channel as isize * x.strides()[0], runs, padding, plane);
         }
     }
 }

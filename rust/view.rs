@@ -177,6 +177,26 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Reads `runs`, byte offsets of which count from `start`, into `to`; what comes from nowhere is
+    /// `padding`.
+    pub fn read_runs<T: Element>(&self, start: isize, runs: &Runs, padding: T, to: &mut [T]) {
+        let (low, high) = (start + runs.first, start + runs.last + self.format.size() as isize);
+        assert!(
+            runs.first > runs.last || (low >= self.span.start && high <= self.span.end),
+            "runs outside of view"
+        );
+        let from = self.ptr.wrapping_offset(start);
+        // SAFETY: all that the runs read lies within the span, as just asserted.
+        unsafe {
+            match (self.format.scalar, self.format.swapped) {
+                (Scalar::F32, false) => read_runs::<f32, T, false>(from, &runs.runs, padding, to),
+                (Scalar::F64, false) => read_runs::<f64, T, false>(from, &runs.runs, padding, to),
+                (Scalar::F32, true) => read_runs::<f32, T, true>(from, &runs.runs, padding, to),
+                (Scalar::F64, true) => read_runs::<f64, T, true>(from, &runs.runs, padding, to),
+            }
+        }
+    }
+
     /// The memory from byte `offset` on as plain elements, with the index of that byte's element, if
     /// it can be read so: native, aligned, every stride a whole number of elements.
     ///
@@ -202,6 +222,44 @@ impl<'a> View<'a> {
             len == 0 || (low >= self.span.start && high <= self.span.end),
             "run outside of view"
         );
+    }
+}
+
+/// A run of elements to read: where they go, and where they come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    /// The index of the first one's place.
+    pub to: usize,
+    /// How many.
+    pub len: usize,
+    /// Byte offset of the first, and bytes to the next; `None` is padding.
+    pub from: Option<(isize, isize)>,
+}
+
+/// Runs, and how far they reach.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Runs {
+    runs: Vec<Run>,
+    /// Byte offsets of the first and the last element that is read; none where first > last.
+    first: isize,
+    last: isize,
+}
+
+impl Runs {
+    /// Of runs in the order in which they are to be read.
+    pub fn new(runs: Vec<Run>) -> Self {
+        let (mut first, mut last) = (isize::MAX, isize::MIN);
+        for run in &runs {
+            if let (Some((at, step)), Some(steps)) = (run.from, run.len.checked_sub(1)) {
+                let end = at + step * steps as isize;
+                (first, last) = (first.min(at.min(end)), last.max(at.max(end)));
+            }
+        }
+        if first > last {
+            // Nothing is read: bounds that no sum with a start overflows.
+            (first, last) = (1, 0);
+        }
+        Runs { runs, first, last }
     }
 }
 
@@ -371,6 +429,28 @@ pub fn advance(index: &mut [usize], shape: &[usize]) {
             return;
         }
         *i = 0;
+    }
+}
+
+/// Reads runs of `S`, byte offsets of which count from `from`.
+///
+/// # Safety
+/// Each element of them must be readable.
+unsafe fn read_runs<S: Element, T: Element, const SWAPPED: bool>(
+    from: *const u8,
+    runs: &[Run],
+    padding: T,
+    to: &mut [T],
+) {
+    for run in runs {
+        let to = &mut to[run.to..run.to + run.len];
+        match run.from {
+            // SAFETY: the caller vouches for every element.
+            Some((at, step)) => unsafe {
+                read_run::<S, T, SWAPPED>(from.wrapping_offset(at), step, to);
+            },
+            None => to.fill(padding),
+        }
     }
 }
 
