@@ -128,7 +128,7 @@ fn conv(criterion: &mut Criterion) {
         counts.dedup();
         for threads in counts {
             let team = Team { threads, stop: &|| false };
-            let id = BenchmarkId::new(&name, format!("{threads} threads"));
+            let id = BenchmarkId::new(&name, format!("threads {threads}"));
             group.bench_function(id, |bencher| {
                 bencher
                     .iter(|| convolution.run(kernels, &team, &mut out).expect("no one stops it"));
@@ -157,8 +157,8 @@ fn cases() -> impl Iterator<Item = (String, Convolution<f32>)> {
     })
 }
 
-/// The whole takes a few minutes; longer measurements tell little more on a machine that does other
-/// things too.
+/// The whole takes a minute or two; longer measurements tell little more on a machine that does
+/// other things too.
 fn quick() -> Criterion {
     let (warm_up, measurement) = (Duration::from_millis(100), Duration::from_millis(300));
     Criterion::default().sample_size(10).warm_up_time(warm_up).measurement_time(measurement)

@@ -1,1 +1,390 @@
-fn main() {}
+//! Every tile kernel and every instruction set of this machine gives the bits that the definition
+//! of a result says: chains of fused multiply-adds in the order of the taps.
+
+use faltung::geometry::{Activation, Axis, Padding, PaddingMode, PerAxis, Spec};
+use faltung::parallel::{Stopped, Team};
+use faltung::tile::{
+    CHAIN, Contraction, Isa, MAX_COLUMNS, Step, Sum, Tiled, available, kernels_of,
+};
+use faltung::view::Memory;
+
+mod common;
+use common::{Convolution, Random};
+
+/// Bit for bit, signs of zeros included; which NaN it is, is nobody's promise.
+fn same<T: Tiled>(a: T, b: T) -> bool {
+    let (a, b) = (a.to_f64(), b.to_f64());
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+/// What a result is: a chain of fused multiply-adds from zero for each run of products, and the
+/// chains added in order.
+fn sum<T: Tiled>(chains: impl IntoIterator<Item = Vec<(T, T)>>) -> T {
+    let chain = |products: Vec<(T, T)>| {
+        products.into_iter().fold(T::default(), |sum, (a, b)| a.mul_add(b, sum))
+    };
+    chains.into_iter().map(chain).reduce(|total, chain| total.add(chain)).unwrap_or_default()
+}
+
+/// Operands and a sum over them, with random steps of either sign.
+struct Case<T> {
+    a: Vec<T>,
+    b: Vec<T>,
+    /// The first row in `a`.
+    a_start: isize,
+    a_row: isize,
+    steps: Vec<Step>,
+    taps: usize,
+    period: Step,
+    /// Where vectors of columns may start in `b`.
+    columns: [isize; MAX_COLUMNS],
+}
+
+/// The most rows and lanes that a tile of any instruction set has.
+const MOST_ROWS: usize = 14;
+const MOST_LANES: isize = 16;
+
+impl<T: Tiled> Case<T> {
+    fn random(random: &mut Random, period: usize, taps: usize) -> Self {
+        let steps = (0..period)
+            .map(|_| Step { a: random.integer(-40, 40), b: random.integer(-200, 200) })
+            .collect();
+        let period_step = Step { a: random.integer(-5, 5), b: random.integer(-20, 20) };
+        let periods = (taps / period) as isize;
+        let a_row = random.integer(-50, 50);
+        // Room on both sides, so that every address is inside.
+        let a_start = 40 + 5 * periods + 50 * MOST_ROWS as isize;
+        let b_start = 200 + 20 * periods;
+        let columns = std::array::from_fn(|_| b_start + random.integer(0, 40));
+        Case {
+            a: random.floats(2 * a_start as usize + 1),
+            b: random.floats((2 * b_start + 41 + MOST_LANES) as usize),
+            a_start,
+            a_row,
+            steps,
+            taps,
+            period: period_step,
+            columns,
+        }
+    }
+
+    /// One element of a tile, straight from the definition.
+    fn element(&self, row: usize, column: isize) -> T {
+        let mut chains = Vec::new();
+        for tap in 0..self.taps {
+            let (period, step) = (tap / self.steps.len(), tap % self.steps.len());
+            if step % CHAIN == 0 {
+                chains.push(Vec::new());
+            }
+            let (step, period) = (self.steps[step], period as isize);
+            let a = self.a_start + self.a_row * row as isize + step.a + period * self.period.a;
+            let b = column + step.b + period * self.period.b;
+            chains.last_mut().unwrap().push((self.a[a as usize], self.b[b as usize]));
+        }
+        sum(chains)
+    }
+
+    /// Compares every tile of every instruction set with the definition. The portable kernels are
+    /// among them, so all agree with those too. Returns what the elements are.
+    fn check(&self) -> Vec<T> {
+        let positions = *self.columns.iter().max().unwrap() + MOST_LANES;
+        let expected: Vec<Vec<T>> = (0..MOST_ROWS)
+            .map(|row| (0..positions).map(|p| self.element_if_used(row, p)).collect())
+            .collect();
+        let sum = Sum { steps: &self.steps, taps: self.taps, period: self.period };
+        let (a, b) = (Memory::of(&self.a), Memory::of(&self.b));
+        let contraction = Contraction::new(a, self.a_row, b, sum);
+        let mut elements = Vec::new();
+        for isa in available() {
+            let kernels = kernels_of::<T>(isa).expect("an available instruction set");
+            for (vectors, (most_rows, _)) in kernels.tiles().into_iter().enumerate() {
+                for rows in 1..=most_rows {
+                    let columns = &self.columns[..vectors + 1];
+                    let len = rows * columns.len() * kernels.lanes;
+                    let untouched = T::from_f64(-77.0);
+                    let mut sums = vec![untouched; len + 1];
+                    contraction.tile(kernels, (self.a_start, rows), columns, &mut sums);
+                    assert!(same(sums.pop().unwrap(), untouched), "a store beyond the tile");
+                    for (i, &found) in sums.iter().enumerate() {
+                        let (vector, lane) = (i / kernels.lanes, i % kernels.lanes);
+                        let (row, vector) = (vector / columns.len(), vector % columns.len());
+                        let expected = expected[row][columns[vector] as usize + lane];
+                        assert!(
+                            same(found, expected),
+                            "{} {} {rows}x{}: row {row}, vector {vector}, lane {lane} of {} taps \
+                             in periods of {}: {} instead of {}",
+                            isa.name(),
+                            T::NAME,
+                            columns.len(),
+                            self.taps,
+                            self.steps.len(),
+                            found.to_f64(),
+                            expected.to_f64(),
+                        );
+                        elements.push(found);
+                    }
+                }
+            }
+        }
+        elements
+    }
+
+    fn element_if_used(&self, row: usize, position: isize) -> T {
+        let used = self.columns.iter().any(|c| (*c..c + MOST_LANES).contains(&position));
+        if used { self.element(row, position) } else { T::default() }
+    }
+}
+
+fn every_tile<T: Tiled>() {
+    let random = &mut Random(1);
+    for period in [1, 2, 9, CHAIN - 1, CHAIN, CHAIN + 1, 2 * CHAIN + 1] {
+        let periods = if period > CHAIN { 1 } else { 2 };
+        for taps in [0, 1, 2, period, period + 1, periods * period + period / 2 + 1] {
+            Case::<T>::random(random, period, taps).check();
+        }
+    }
+}
+
+#[test]
+fn every_tile_of_every_isa_is_the_sum_by_definition_float32() {
+    every_tile::<f32>();
+}
+
+#[test]
+fn every_tile_of_every_isa_is_the_sum_by_definition_float64() {
+    every_tile::<f64>();
+}
+
+/// The operands above tell one order of summation from another: otherwise those tests would prove
+/// nothing about chains.
+#[test]
+fn the_operands_tell_chains_apart() {
+    let case = Case::<f32>::random(&mut Random(2), 2 * CHAIN, 2 * CHAIN);
+    let products = |column: isize| -> Vec<(f32, f32)> {
+        let at = |start: isize, step: isize| (start + step) as usize;
+        let product = |s: &Step| (case.a[at(case.a_start, s.a)], case.b[at(column, s.b)]);
+        case.steps.iter().map(product).collect()
+    };
+    // Whether some element is another if its chain is cut elsewhere.
+    let differs = |cut: usize| {
+        case.columns.iter().any(|&column| {
+            let mut first = products(column);
+            let second = first.split_off(cut);
+            !same(sum([first, second]), case.element(0, column))
+        })
+    };
+    assert!(!differs(CHAIN));
+    assert!(differs(CHAIN - 1));
+    assert!(differs(0));
+    let unfused = |chain: &[(f32, f32)]| chain.iter().fold(0.0, |sum, (a, b)| sum + a * b);
+    assert!(case.columns.iter().any(|&column| {
+        let total = products(column).chunks(CHAIN).map(unfused).sum();
+        !same(total, case.element(0, column))
+    }));
+}
+
+fn not_finite<T: Tiled>() {
+    let random = &mut Random(3);
+    let mut seen = [false; 3];
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        for in_a in [false, true] {
+            let mut case = Case::<T>::random(random, 5, 13);
+            // Where some columns and some rows meet it and others do not.
+            let start = if in_a { case.a_start + 2 * case.a_row } else { case.columns[0] + 3 };
+            let step = if in_a { case.steps[1].a } else { case.steps[1].b };
+            let operand = if in_a { &mut case.a } else { &mut case.b };
+            operand[(start + step) as usize] = T::from_f64(value);
+            for element in case.check() {
+                let element = element.to_f64();
+                seen[0] |= element.is_finite();
+                seen[1] |= element.is_nan();
+                seen[2] |= element.is_infinite();
+            }
+        }
+    }
+    assert_eq!(seen, [true; 3], "finite, NaN and infinite elements were all compared");
+}
+
+#[test]
+fn what_is_not_finite_stays_where_it_is() {
+    not_finite::<f32>();
+    not_finite::<f64>();
+}
+
+/// Operands that hold exactly what a tile reads: moved by one element to any side, it must panic.
+#[test]
+fn a_tile_that_would_leave_an_operand_panics() {
+    for isa in available() {
+        let kernels = kernels_of::<f32>(isa).expect("an available instruction set");
+        // Three periods, the last of a single tap: offsets from -2 to 5 in A, from -3 to 3 in B.
+        let steps = [Step { a: -2, b: 3 }, Step { a: 4, b: -1 }];
+        let sum = Sum { steps: &steps, taps: 5, period: Step { a: 1, b: -2 } };
+        for a_row in [10, -10] {
+            let a_start = if a_row > 0 { 2 } else { 12 };
+            let (a, b) = (vec![1.0; 18], vec![1.0; 23 + kernels.lanes]);
+            let contraction = Contraction::new(Memory::of(&a), a_row, Memory::of(&b), sum);
+            let reads = |a: isize, first: isize, last: isize| {
+                let mut sums = vec![0.0; 4 * kernels.lanes];
+                let tile =
+                    || contraction.tile(kernels, (a_start + a, 2), &[first, last], &mut sums);
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(tile)).is_ok()
+            };
+            assert!(reads(0, 3, 20));
+            for (a, first, last) in [(-1, 3, 20), (1, 3, 20), (0, 2, 20), (0, 3, 21)] {
+                assert!(!reads(a, first, last), "{} {a_row} {a} {first} {last}", isa.name());
+            }
+        }
+    }
+}
+
+/// A convolution by the definition: loops over outputs and taps, positions by [`Axis::source`].
+fn by_definition<T: Tiled>(convolution: &Convolution<T>) -> Vec<T> {
+    let g = &convolution.geometry;
+    let lens = |of: fn(&Axis) -> usize| g.axes.iter().map(of).collect::<Vec<_>>();
+    let taps = g.kernel_taps();
+    // A chain holds as many whole channels as it can, and at least one.
+    let period = (CHAIN / taps).max(1);
+    let x_strides = convolution.strides(&convolution.x_shape);
+    let out_strides = convolution.strides(&g.output_shape());
+    let x = |channel: usize, position: &[usize], tap: &[usize]| {
+        let mut at = channel * x_strides[0];
+        for (i, axis) in g.axes.iter().enumerate() {
+            let padded = position[i] * axis.stride + tap[i] * axis.dilation;
+            match axis.source(padded as isize) {
+                Some(source) => at += source * x_strides[i + 1],
+                None => return convolution.padding,
+            }
+        }
+        convolution.x[at]
+    };
+    let kernel = indices(&lens(|axis| axis.kernel));
+    let mut out = vec![T::default(); convolution.out_len()];
+    for output in 0..g.groups * g.outputs {
+        for position in indices(&lens(|axis| axis.output)) {
+            let mut chains = Vec::new();
+            for channel in 0..g.channels {
+                for (t, tap) in kernel.iter().enumerate() {
+                    if (channel % period * taps + t).is_multiple_of(CHAIN) {
+                        chains.push(Vec::new());
+                    }
+                    let in_kernel = if convolution.flip { taps - 1 - t } else { t };
+                    let weight = (output * g.channels + channel) * taps + in_kernel;
+                    let x = x(output / g.outputs * g.channels + channel, &position, tap);
+                    chains.last_mut().unwrap().push((convolution.weight[weight], x));
+                }
+            }
+            let y = sum(chains);
+            let y = convolution.bias.get(output).map_or(y, |&bias| y.add(bias));
+            let at = position.iter().zip(&out_strides[1..]).map(|(p, stride)| p * stride);
+            out[output * out_strides[0] + at.sum::<usize>()] = match convolution.activation {
+                Activation::Clip { low, .. } if y.to_f64() < low => T::from_f64(low),
+                Activation::Clip { high, .. } if y.to_f64() > high => T::from_f64(high),
+                _ => y,
+            };
+        }
+    }
+    out
+}
+
+/// Every index of an array of some shape, in C order.
+fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
+    shape.iter().fold(vec![vec![]], |all, &n| {
+        all.iter().flat_map(|i| (0..n).map(move |j| [&i[..], &[j]].concat())).collect()
+    })
+}
+
+/// A plain convolution of some rank: no padding, no stride.
+fn plain() -> Spec {
+    Spec {
+        rank: None,
+        stride: PerAxis::All(1),
+        padding: Padding::Valid,
+        dilation: PerAxis::All(1),
+        groups: 1,
+        mode: PerAxis::All(PaddingMode::Constant),
+        channels_last: false,
+    }
+}
+
+/// Runs a convolution on every instruction set, on one thread and on three, and compares with the
+/// definition.
+fn check<T: Tiled>(name: &str, convolution: &Convolution<T>) {
+    assert!(convolution.geometry.flops() > 5e6, "{name} is too small for threads");
+    let expected = by_definition(convolution);
+    for isa in available() {
+        let kernels = kernels_of::<T>(isa).expect("an available instruction set");
+        for threads in [1, 3] {
+            let mut out = vec![T::from_f64(f64::NAN); expected.len()];
+            let done = convolution.run(kernels, &Team { threads, stop: &|| false }, &mut out);
+            assert_eq!(done, Ok(()));
+            for (i, (&found, &expected)) in out.iter().zip(&expected).enumerate() {
+                assert!(
+                    same(found, expected),
+                    "{name}, {} {} on {threads} threads: element {i} is {} instead of {}",
+                    isa.name(),
+                    T::NAME,
+                    found.to_f64(),
+                    expected.to_f64(),
+                );
+            }
+        }
+    }
+}
+
+/// Convolutions of each kind that the loop nest treats in its own way.
+fn whole_convolutions<T: Tiled>() {
+    let run = |name: &str, spec: &Spec, x: &[usize], weight: &[usize]| {
+        check(name, &Convolution::<T>::random(spec, x, weight));
+    };
+    let padded = Spec { padding: Padding::Same, ..plain() };
+    run("3x3", &padded, &[1, 17, 21, 27], &[29, 17, 3, 3]);
+    run("1x1 in place", &plain(), &[2, 70, 33, 29], &[19, 70, 1, 1]);
+    run("few positions, many outputs", &padded, &[1, 40, 7, 7], &[150, 40, 3, 3]);
+    run("long chains", &padded, &[1, 3, 300], &[5, 3, 601]);
+    run("depthwise", &Spec { groups: 24, ..padded.clone() }, &[1, 24, 55, 57], &[24, 1, 6, 6]);
+    run("three axes", &padded, &[1, 4, 8, 11, 13], &[23, 4, 3, 3, 3]);
+    let odd = Spec {
+        stride: PerAxis::Each(vec![2, 3]),
+        padding: Padding::Sides(PerAxis::Each(vec![(3, -1), (0, 4)])),
+        dilation: PerAxis::Each(vec![3, 2]),
+        groups: 2,
+        mode: PerAxis::Each(vec![PaddingMode::Reflect, PaddingMode::Constant]),
+        ..plain()
+    };
+    let mut convolution = Convolution::<T>::random(&odd, &[3, 26, 41, 46], &[34, 13, 3, 5]);
+    convolution.flip = true;
+    convolution.padding = T::from_f64(0.75);
+    convolution.bias = Random(7).floats(34);
+    convolution.activation = Activation::Clip { low: -20.0, high: 30.0 };
+    check("every option", &convolution);
+    let last = Spec { channels_last: true, ..padded };
+    let mut convolution = Convolution::<T>::random(&last, &[1, 19, 23, 33], &[21, 33, 3, 3]);
+    // Nothing but the windows that touch them may notice.
+    convolution.x[33 * 200 + 5] = T::from_f64(f64::NAN);
+    convolution.x[33 * 300 + 6] = T::from_f64(f64::INFINITY);
+    check("channels last, not finite", &convolution);
+}
+
+#[test]
+fn whole_convolutions_are_the_sum_by_definition_float32() {
+    whole_convolutions::<f32>();
+}
+
+#[test]
+fn whole_convolutions_are_the_sum_by_definition_float64() {
+    whole_convolutions::<f64>();
+}
+
+/// `stop` is asked every 50 ms or so, hence work that the slowest kernels do not end before.
+#[test]
+fn a_call_that_is_told_to_stop_ends_before_its_work() {
+    let spec = Spec { padding: Padding::Same, ..plain() };
+    let convolution = Convolution::<f32>::random(&spec, &[1, 64, 160, 160], &[512, 64, 3, 3]);
+    let kernels = kernels_of::<f32>(Isa::Scalar).expect("every machine has it");
+    for threads in [1, 3] {
+        let mut out = vec![f32::NAN; convolution.out_len()];
+        let done = convolution.run(kernels, &Team { threads, stop: &|| true }, &mut out);
+        assert_eq!(done, Err(Stopped::Interrupted));
+        assert!(out.iter().any(|y| y.is_nan()), "all was computed before it stopped");
+    }
+}
