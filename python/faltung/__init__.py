@@ -1,0 +1,41 @@
+"""faltung: multi-channel convolution for NumPy arrays.
+
+>>> import numpy as np, faltung
+>>> image = np.ones((3, 5, 5), dtype=np.float32)
+>>> kernels = np.ones((8, 3, 3, 3), dtype=np.float32)
+>>> faltung.conv2d(image, kernels, padding=1).shape
+(8, 5, 5)
+
+`conv` documents every parameter. A wrong argument raises an error that names it and the way out;
+`config()` tells what runs on this machine. ``python -m faltung demo`` shows it at work.
+"""
+
+from . import ladder
+from ._core import __version__
+from .functional import (
+    config,
+    conv,
+    conv1d,
+    conv2d,
+    conv3d,
+    get_num_threads,
+    output_shape,
+    set_num_threads,
+)
+from .signal import convolve, correlate, sampled
+
+__all__ = [
+    "__version__",
+    "config",
+    "conv",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "convolve",
+    "correlate",
+    "get_num_threads",
+    "ladder",
+    "output_shape",
+    "sampled",
+    "set_num_threads",
+]

@@ -1,0 +1,86 @@
+"""The compiled extension. Private: `functional` and `ladder` document what its functions do.
+
+Arguments are `object` here because the extension itself parses and checks every one of them.
+"""
+
+from typing import Any
+
+import numpy.typing as npt
+
+__all__ = [
+    "__version__",
+    "config",
+    "conv",
+    "get_num_threads",
+    "local",
+    "local_input",
+    "local_weight",
+    "output_shape",
+    "set_num_threads",
+]
+
+__version__: str
+
+def conv(
+    rank: int,
+    x: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    padding_value: object,
+    flip: object,
+    activation: object,
+    channels_last: object,
+    out: object,
+    method: object,
+    threads: object,
+) -> npt.NDArray[Any]: ...
+def output_shape(
+    x_shape: object,
+    weight_shape: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    channels_last: object,
+) -> tuple[int, ...]: ...
+def local(
+    x: object,
+    weight: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    threads: object,
+) -> npt.NDArray[Any]: ...
+def local_input(
+    x_shape: object,
+    weight: object,
+    gradient: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    threads: object,
+) -> npt.NDArray[Any]: ...
+def local_weight(
+    x: object,
+    weight_shape: object,
+    gradient: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    threads: object,
+) -> npt.NDArray[Any]: ...
+def config() -> dict[str, Any]: ...
+def get_num_threads() -> int: ...
+def set_num_threads(threads: object) -> None: ...
