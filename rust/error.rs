@@ -144,6 +144,7 @@ pub enum Error {
     },
     Threads {
         value: i64,
+        most: usize,
     },
     Isa {
         value: String,
@@ -152,6 +153,7 @@ pub enum Error {
     ThreadVariable {
         name: &'static str,
         value: String,
+        most: usize,
     },
 }
 
@@ -338,20 +340,18 @@ impl fmt::Display for Error {
                 "out of shape {shape} has elements that share memory (as a broadcast view has); pass \
                  an array whose elements are distinct"
             ),
-            Error::Threads { value } => write!(
+            Error::Threads { value, most } => write!(
                 f,
-                "threads is {value}, but must be from 1 to {}; None takes the default",
-                crate::parallel::MAX_THREADS
+                "threads is {value}, but must be from 1 to {most}; None takes the default"
             ),
             Error::Isa { value, available } => write!(
                 f,
                 "FALTUNG_ISA is {value:?}, but this machine has {available}; unset it to take the fastest"
             ),
-            Error::ThreadVariable { name, value } => write!(
+            Error::ThreadVariable { name, value, most } => write!(
                 f,
-                "{name} is {value:?}, but must be a whole number from 1 to {}; unset it to use every \
-                 core this process may run on",
-                crate::parallel::MAX_THREADS
+                "{name} is {value:?}, but must be a whole number from 1 to {most}; unset it to use every \
+                 core this process may run on"
             ),
         }
     }

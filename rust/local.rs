@@ -9,14 +9,18 @@
 //! | [`Layer::input`] | patch of dx += g * w |
 //! | [`Layer::weight`] | dw = g * patch |
 //!
-//! A patch is gathered from a padded copy of the image once for all output channels. Blocks of
-//! positions are chosen such that their weights stay in the second-level cache for all images of a
-//! batch.
+//! A patch is gathered once for all output channels, from a padded copy of the image. A block of
+//! positions has as many as half of the second-level cache holds the patches of; with a batch, as
+//! many as it holds the weights of, which then come from memory once for all images.
+//!
+//! Two output channels are computed at once: two streams of weights, which memory delivers faster
+//! than one.
 //!
 //! The order of every sum depends on shapes alone. It is not that of a convolution (one chain of
-//! multiply-adds): products are rounded, and added in [`LANES`] partial sums, which compiles to
+//! multiply-adds): products are rounded, and added in `LANES` partial sums, which compiles to
 //! vectors of any instruction set without code for each.
 
+use std::array::from_fn;
 use std::ops::{Add, AddAssign, Mul, Range};
 use std::sync::{Mutex, PoisonError};
 
@@ -673,19 +677,33 @@ fn dots<T: Number, const M: usize>(
 #[inline(always)]
 fn dot<T: Number, const M: usize>(a: [&[T]; M], b: &[T]) -> [T; M] {
     let mut sums = [[T::default(); LANES]; M];
-    let (b_whole, b_rest) = b.as_chunks::<LANES>();
-    let a = a.map(|a| a[..b.len()].as_chunks::<LANES>());
-    for (at, b) in b_whole.iter().enumerate() {
+    let a = a.map(|a| &a[..b.len()]);
+    let rest = b.len() % LANES;
+    let chunks = a.map(|a| a.as_chunks::<LANES>().0);
+    for (at, b) in b.as_chunks::<LANES>().0.iter().enumerate() {
         // By value, so that all sums stay in registers.
-        let products: [[T; LANES]; M] = std::array::from_fn(|m| {
-            let a = &a[m].0[at];
-            std::array::from_fn(|i| a[i] * b[i])
+        let products: [[T; LANES]; M] = from_fn(|m| {
+            let a = &chunks[m][at];
+            from_fn(|i| a[i] * b[i])
         });
-        sums = std::array::from_fn(|m| std::array::from_fn(|i| sums[m][i] + products[m][i]));
+        sums = from_fn(|m| from_fn(|i| sums[m][i] + products[m][i]));
     }
-    for (sums, (_, a)) in sums.iter_mut().zip(&a) {
-        for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b_rest)) {
-            *sum += a * b;
+    match b.last_chunk::<LANES>() {
+        _ if rest == 0 => {}
+        // The rest is the end of a last whole vector, in which what was added before counts as 0.
+        Some(b) => {
+            let products: [[T; LANES]; M] = from_fn(|m| {
+                let a = a[m].last_chunk::<LANES>().expect("as long as b");
+                from_fn(|i| if i + rest < LANES { T::default() } else { a[i] * b[i] })
+            });
+            sums = from_fn(|m| from_fn(|i| sums[m][i] + products[m][i]));
+        }
+        None => {
+            for (sums, a) in sums.iter_mut().zip(a) {
+                for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+                    *sum += a * b;
+                }
+            }
         }
     }
     sums.map(|sums| {

@@ -51,7 +51,7 @@ pub fn set_num_threads(threads: Option<i64>) -> Result<(), Error> {
 pub fn check_threads(value: i64) -> Result<usize, Error> {
     match usize::try_from(value) {
         Ok(n @ 1..=MAX_THREADS) => Ok(n),
-        _ => Err(Error::Threads { value }),
+        _ => Err(Error::Threads { value, most: MAX_THREADS }),
     }
 }
 
@@ -69,7 +69,7 @@ fn default_threads() -> Result<usize, Error> {
                     Ok(0) if name == "RAYON_NUM_THREADS" => {}
                     Ok(n) if check_threads(n).is_ok() => return Ok(n as usize),
                     _ if value.is_empty() => {}
-                    _ => return Err(Error::ThreadVariable { name, value }),
+                    _ => return Err(Error::ThreadVariable { name, value, most: MAX_THREADS }),
                 }
             }
             Ok(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)))

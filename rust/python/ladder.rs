@@ -3,12 +3,16 @@
 //! Python has brought the arrays to C order, one dtype and the shapes with batch and
 //! channels, and has checked that they fit together.
 
-use numpy::{PyArrayDyn, PyReadonlyArrayDyn};
-use pyo3::exceptions::PyKeyboardInterrupt;
+use numpy::prelude::*;
+use numpy::{PyArrayDyn, PyReadonlyArrayDyn, PyUntypedArray};
+use pyo3::prelude::*;
 
-use super::*;
+use super::arguments::{Any, shape, spec};
+use super::array::zeros;
+use super::interruptible;
+use crate::geometry::Geometry;
 use crate::local::{Layer, Number};
-use crate::parallel::Stopped;
+use crate::parallel::{Stopped, Team};
 
 /// A call with its options parsed.
 struct Call<'a, 'py> {
@@ -30,7 +34,7 @@ impl<'a, 'py> Call<'a, 'py> {
         let kernel: Vec<usize> =
             weight.iter().take(1).chain(weight.iter().skip(rank + 1)).copied().collect();
         let geometry = Geometry::new(&spec, x, &kernel, None)?;
-        Ok(Call { geometry, threads: self::threads(threads)?, operands })
+        Ok(Call { geometry, threads: super::arguments::threads(threads)?, operands })
     }
 
     /// A new array of `shape` that `work` fills, given the layer and the operands.
@@ -43,7 +47,7 @@ impl<'a, 'py> Call<'a, 'py> {
         let [a, b] = self.operands.map(|operand| operand.extract::<PyReadonlyArrayDyn<'py, T>>());
         let (a, b) = (a?, b?);
         let operands = (a.as_slice()?, b.as_slice()?);
-        let result = PyArrayDyn::<T>::zeros(py, shape, false);
+        let result = zeros::<T>(py, &shape)?.cast_into::<PyArrayDyn<T>>()?;
         {
             let mut result = result.readwrite();
             let result = result.as_slice_mut()?;
@@ -134,34 +138,6 @@ fn local_weight<'py>(
         call.run::<f64>(py, weight, Layer::weight)
     } else {
         call.run::<f32>(py, weight, Layer::weight)
-    }
-}
-
-/// Does `work` without the interpreter, if it is worth that, and lets signals end it.
-fn interruptible(
-    py: Python<'_>,
-    flops: f64,
-    work: impl FnOnce(&dyn Fn() -> bool) -> Result<(), Stopped>,
-) -> PyResult<()> {
-    let stopped = RefCell::new(None);
-    let stop = || {
-        // Python looks at signals on its main thread only, and elsewhere says there are none.
-        Python::attach(|py| py.check_signals()).is_err_and(|error| {
-            stopped.replace(Some(error));
-            true
-        })
-    };
-    let done = if flops < DETACH_FLOPS {
-        work(&stop)
-    } else {
-        let work = Detached(|| work(&stop));
-        py.detach(move || work.call())
-    };
-    match (done, stopped.into_inner()) {
-        (Ok(()), _) => Ok(()),
-        (Err(_), Some(error)) => Err(error),
-        (Err(Stopped::Failed(error)), None) => Err(error.into()),
-        (Err(Stopped::Interrupted), None) => Err(PyKeyboardInterrupt::new_err(())),
     }
 }
 

@@ -1,0 +1,222 @@
+//! Arguments of Python calls: from objects to options, with an error that says what would do.
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use crate::error::Error;
+use crate::geometry::{Activation, Padding, PaddingMode, PerAxis, Spec};
+use crate::parallel;
+use crate::plan::Method;
+
+/// An argument.
+pub(super) type Any<'a, 'py> = &'a Bound<'py, PyAny>;
+
+/// The name of an object's type, for errors.
+pub(super) fn type_name(object: Any<'_, '_>) -> String {
+    object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string())
+}
+
+pub(super) fn wrong_type(
+    argument: &'static str,
+    expected: impl Into<String>,
+    found: Any<'_, '_>,
+) -> PyErr {
+    Error::ArgumentType { argument, expected: expected.into(), found: type_name(found) }.into()
+}
+
+/// An integer: anything with `__index__`. `Ok(None)` where the object is of another type.
+pub(super) fn integer(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<i64>> {
+    // The usual sequence, told apart before the conversion raises an error for it.
+    if object.is_instance_of::<PyTuple>() {
+        return Ok(None);
+    }
+    match object.extract::<i64>() {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+            let value = object.str().map_or_else(|_| "?".into(), |text| text.to_string());
+            Err(Error::Name { argument, value, choices: "a number of at most 63 bits" }.into())
+        }
+        Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The items of a sequence; strings, mappings and sets are none. `None` for anything else.
+pub(super) fn items<'py>(object: Any<'_, 'py>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    if let Ok(tuple) = object.cast::<PyTuple>() {
+        return Ok(Some(tuple.iter().collect()));
+    }
+    let sequence = object.hasattr("__getitem__")? && object.hasattr("__len__")?;
+    if !sequence || object.is_instance_of::<PyString>() || object.hasattr("keys")? {
+        return Ok(None);
+    }
+    match object.try_iter() {
+        Ok(iterator) => iterator.collect::<PyResult<_>>().map(Some),
+        // An array without dimensions has the methods of a sequence and refuses.
+        Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn integers(argument: &'static str, object: Any<'_, '_>) -> PyResult<PerAxis<i64>> {
+    if let Some(value) = integer(argument, object)? {
+        return Ok(PerAxis::All(value));
+    }
+    let expected = "an int or a sequence of ints";
+    let items = items(object)?.ok_or_else(|| wrong_type(argument, expected, object))?;
+    let each = items.iter().map(|item| {
+        integer(argument, item)?.ok_or_else(|| wrong_type(argument, "a sequence of ints", item))
+    });
+    each.collect::<PyResult<_>>().map(PerAxis::Each)
+}
+
+pub(super) fn padding(object: Any<'_, '_>) -> PyResult<Padding> {
+    const ARGUMENT: &str = "padding";
+    let expected = "an int, a sequence with one int or one (before, after) pair an axis, or one of \
+                    \"valid\", \"same\", \"same_lower\", \"full\", \"causal\"";
+    if let Some(value) = integer(ARGUMENT, object)? {
+        return Ok(Padding::Sides(PerAxis::All((value, value))));
+    }
+    if let Ok(name) = object.cast::<PyString>() {
+        return match name.to_cow()?.as_ref() {
+            "valid" => Ok(Padding::Valid),
+            "same" => Ok(Padding::Same),
+            "same_lower" => Ok(Padding::SameLower),
+            "full" => Ok(Padding::Full),
+            "causal" => Ok(Padding::Causal),
+            other => Err(Error::Name {
+                argument: ARGUMENT,
+                value: format!("{other:?}"),
+                choices: "\"valid\", \"same\", \"same_lower\", \"full\", \"causal\", or numbers",
+            }
+            .into()),
+        };
+    }
+    let sides = items(object)?.ok_or_else(|| wrong_type(ARGUMENT, expected, object))?;
+    let each = sides.iter().map(|side| {
+        if let Some(value) = integer(ARGUMENT, side)? {
+            return Ok((value, value));
+        }
+        let pair = items(side)?.unwrap_or_default();
+        match pair.as_slice() {
+            [before, after] => match (integer(ARGUMENT, before)?, integer(ARGUMENT, after)?) {
+                (Some(before), Some(after)) => Ok((before, after)),
+                _ => Err(wrong_type(ARGUMENT, "ints in each (before, after) pair", side)),
+            },
+            _ => Err(wrong_type(ARGUMENT, expected, side)),
+        }
+    });
+    Ok(Padding::Sides(PerAxis::Each(each.collect::<PyResult<_>>()?)))
+}
+
+pub(super) fn padding_mode(object: Any<'_, '_>) -> PyResult<PerAxis<PaddingMode>> {
+    const ARGUMENT: &str = "padding_mode";
+    let parse = |name: &Bound<'_, PyString>| match name.to_cow()?.as_ref() {
+        "zeros" | "constant" => Ok(PaddingMode::Constant),
+        "reflect" => Ok(PaddingMode::Reflect),
+        "symmetric" => Ok(PaddingMode::Symmetric),
+        "replicate" | "edge" => Ok(PaddingMode::Replicate),
+        "circular" | "wrap" => Ok(PaddingMode::Circular),
+        other => Err(PyErr::from(Error::Name {
+            argument: ARGUMENT,
+            value: format!("{other:?}"),
+            choices: "\"zeros\" (\"constant\"), \"reflect\", \"symmetric\", \"replicate\" (\"edge\") \
+                      or \"circular\" (\"wrap\")",
+        })),
+    };
+    if let Ok(name) = object.cast::<PyString>() {
+        return parse(name).map(PerAxis::All);
+    }
+    let expected = "a str or a sequence with one str an axis";
+    let names = items(object)?.ok_or_else(|| wrong_type(ARGUMENT, expected, object))?;
+    let each = names.iter().map(|name| {
+        parse(name.cast::<PyString>().map_err(|_| wrong_type(ARGUMENT, expected, name))?)
+    });
+    each.collect::<PyResult<_>>().map(PerAxis::Each)
+}
+
+pub(super) fn activation(object: Any<'_, '_>) -> PyResult<Activation> {
+    const ARGUMENT: &str = "activation";
+    let expected = "None, \"relu\" or (\"clip\", low, high)";
+    if object.is_none() {
+        return Ok(Activation::None);
+    }
+    let unknown = |value| Error::Name {
+        argument: ARGUMENT,
+        value,
+        choices: "None, \"relu\" or (\"clip\", low, high)",
+    };
+    if let Ok(name) = object.cast::<PyString>() {
+        return match name.to_cow()?.as_ref() {
+            "relu" => Ok(Activation::Relu),
+            other => Err(unknown(format!("{other:?}")).into()),
+        };
+    }
+    let parts = items(object)?.ok_or_else(|| wrong_type(ARGUMENT, expected, object))?;
+    match parts.as_slice() {
+        [name, low, high] if name.eq("clip")? => {
+            let bound = |bound: Any<'_, '_>| {
+                bound
+                    .extract::<f64>()
+                    .map_err(|_| wrong_type(ARGUMENT, "clipped at numbers", bound))
+            };
+            Ok(Activation::clip(bound(low)?, bound(high)?)?)
+        }
+        _ => Err(unknown(object.repr()?.to_string()).into()),
+    }
+}
+
+pub(super) fn boolean(argument: &'static str, object: Any<'_, '_>) -> PyResult<bool> {
+    object.extract().map_err(|_| wrong_type(argument, "True or False", object))
+}
+
+pub(super) fn threads(object: Any<'_, '_>) -> PyResult<usize> {
+    if object.is_none() {
+        return Ok(parallel::num_threads()?);
+    }
+    match integer("threads", object)? {
+        Some(value) => Ok(parallel::check_threads(value)?),
+        None => Err(wrong_type("threads", "an int or None", object)),
+    }
+}
+
+pub(super) fn method(object: Any<'_, '_>) -> PyResult<Option<Method>> {
+    match object.cast::<PyString>() {
+        Ok(name) => Ok(Method::parse(&name.to_cow()?)?),
+        Err(_) => Err(wrong_type("method", "a str", object)),
+    }
+}
+
+/// The options that shapes depend on: stride, padding, dilation, groups and padding mode.
+pub(super) fn spec(
+    rank: Option<usize>,
+    options: [Any<'_, '_>; 5],
+    channels_last: bool,
+) -> PyResult<Spec> {
+    let [stride, padding, dilation, groups, mode] = options;
+    Ok(Spec {
+        rank,
+        stride: integers("stride", stride)?,
+        padding: self::padding(padding)?,
+        dilation: integers("dilation", dilation)?,
+        groups: integer("groups", groups)?.ok_or_else(|| wrong_type("groups", "an int", groups))?,
+        mode: padding_mode(mode)?,
+        channels_last,
+    })
+}
+
+/// A shape argument.
+pub(super) fn shape(argument: &'static str, object: Any<'_, '_>) -> PyResult<Vec<usize>> {
+    match integers(argument, object)? {
+        PerAxis::Each(sizes) => sizes
+            .into_iter()
+            .map(|n| {
+                let value = n.to_string();
+                let choices = "a shape of sizes that are at least 0";
+                usize::try_from(n).map_err(|_| Error::Name { argument, value, choices }.into())
+            })
+            .collect(),
+        PerAxis::All(_) => Err(wrong_type(argument, "a shape (a sequence of ints)", object)),
+    }
+}
