@@ -17,8 +17,8 @@
 //! than one.
 //!
 //! The order of every sum depends on shapes alone. It is not that of a convolution (one chain of
-//! multiply-adds): products are rounded, and added in `LANES` partial sums, which compiles to
-//! vectors of any instruction set without code for each.
+//! multiply-adds): products are rounded, and added in a few partial sums, which compiles to vectors
+//! of any instruction set without code for each.
 
 use std::array::from_fn;
 use std::ops::{Add, AddAssign, Mul, Range};
@@ -388,7 +388,7 @@ struct Windows {
     inputs: Vec<usize>,
     /// For each axis the input element at each padded one; `None` is padding by 0.
     sources: Vec<Vec<Option<usize>>>,
-    /// Of the innermost axis the padded elements that show consecutive input, as (first, input, len).
+    /// Of the innermost axis the padded elements that show consecutive input: (first, input, len).
     inner: (usize, usize, usize),
     /// Output positions on each axis.
     outputs: Vec<usize>,
@@ -590,8 +590,8 @@ impl Windows {
     }
 
     /// As [`Windows::gather`], for runs of at most `WIDE`: a copy of that many elements is a few
-    /// instructions, one of a length unknown to the compiler a call. What is too much is overwritten
-    /// by the next run, or lies in the [`OVERRUN`].
+    /// instructions, one of a length unknown to the compiler a call. What is too much is
+    /// overwritten by the next run, or lies in the [`OVERRUN`].
     fn gather_runs<T: Number, const WIDE: usize>(
         &self,
         planes: &[T],
@@ -657,8 +657,8 @@ fn share<I: Send>(
     })
 }
 
-/// The dot products of `M` kernels with each patch, position by position. Two kernels at once are two
-/// streams from memory, which it delivers faster than one, and share the loads of the patch.
+/// The dot products of `M` kernels with each patch, position by position. Two kernels at once are
+/// two streams from memory, which it delivers faster than one, and share the loads of the patch.
 #[inline(always)]
 fn dots<T: Number, const M: usize>(
     w: [&[T]; M],

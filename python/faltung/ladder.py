@@ -461,7 +461,7 @@ class _Window:
         """The windows whose taps lie at the offsets from -delta to delta, if there is a delta."""
         if delta is None:
             return self
-        if not isinstance(self.padding, int) or self.padding:
+        if not np.isscalar(self.padding) or self.padding != 0:
             raise ValueError("delta decides the padding; pass delta or padding, not both")
         limits = _deltas(delta, len(kernel))
         if tuple(2 * limit + 1 for limit in limits) != kernel:
