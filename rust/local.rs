@@ -506,14 +506,22 @@ impl Windows {
     /// Calls `visit` with the first padded element under the window at each position of a block.
     #[inline(always)]
     fn each(&self, block: &Range<usize>, mut visit: impl FnMut(usize)) {
-        let last = self.outputs.len() - 1;
-        let (row, advance) = (self.outputs[last], self.advance[last]);
+        let advance = self.advance[self.outputs.len() - 1];
+        self.each_row(block, usize::MAX, |start, len| {
+            (0..len).for_each(|i| visit(start + i * advance));
+        });
+    }
+
+    /// Calls `visit` with the first padded element under the first window of each row of positions
+    /// of a block, or of at most `most` of a row, and with how many they are.
+    #[inline(always)]
+    fn each_row(&self, block: &Range<usize>, most: usize, mut visit: impl FnMut(usize, usize)) {
+        let row = self.outputs[self.outputs.len() - 1];
         let mut position = block.start;
         while position < block.end {
             // Divisions from row to row alone.
-            let len = (row - position % row).min(block.end - position);
-            let start = self.start(position);
-            (0..len).for_each(|i| visit(start + i * advance));
+            let len = (row - position % row).min(block.end - position).min(most);
+            visit(self.start(position), len);
             position += len;
         }
     }
@@ -535,18 +543,63 @@ impl Windows {
     /// The sums of a lone output channel: a patch that is used once is not worth gathering, if its
     /// runs are short and their length is known to the compiler. False if it is not.
     fn lone<T: Number>(&self, block: &Range<usize>, from: (&[T], &[T]), y: &mut [T]) -> bool {
-        match self.run {
-            1 => self.lone_runs::<T, 1>(block, from, y),
-            2 => self.lone_runs::<T, 2>(block, from, y),
-            3 => self.lone_runs::<T, 3>(block, from, y),
-            4 => self.lone_runs::<T, 4>(block, from, y),
-            5 => self.lone_runs::<T, 5>(block, from, y),
-            6 => self.lone_runs::<T, 6>(block, from, y),
-            7 => self.lone_runs::<T, 7>(block, from, y),
-            8 => self.lone_runs::<T, 8>(block, from, y),
+        match (self.run, self.runs.len()) {
+            (3, 3) => self.lone_square::<T, 3, 4>(block, from, y),
+            (5, 5) => self.lone_square::<T, 5, 8>(block, from, y),
+            (7, 7) => self.lone_square::<T, 7, 8>(block, from, y),
+            (1, _) => self.lone_runs::<T, 1>(block, from, y),
+            (2, _) => self.lone_runs::<T, 2>(block, from, y),
+            (3, _) => self.lone_runs::<T, 3>(block, from, y),
+            (4, _) => self.lone_runs::<T, 4>(block, from, y),
+            (5, _) => self.lone_runs::<T, 5>(block, from, y),
+            (6, _) => self.lone_runs::<T, 6>(block, from, y),
+            (7, _) => self.lone_runs::<T, 7>(block, from, y),
+            (8, _) => self.lone_runs::<T, 8>(block, from, y),
             _ => return false,
         }
         true
+    }
+
+    /// As [`Windows::lone`], for the usual kernels of `K` runs of `K`, in the same order of sums: all
+    /// loops have lengths known to the compiler, and `WIDE` elements of each run are read, so that a
+    /// run is whole vectors; what is beyond `K` is summed for nothing. The vectors of some positions
+    /// are kept before any is added up, or LLVM would see the waste and go back to single elements.
+    fn lone_square<T: Number, const K: usize, const WIDE: usize>(
+        &self,
+        block: &Range<usize>,
+        (w, planes): (&[T], &[T]),
+        y: &mut [T],
+    ) {
+        /// 32 and 1024 are slower (Zen 5).
+        const SOME: usize = 128;
+        let advance = self.advance[self.outputs.len() - 1];
+        // Behind the last kernel there is nothing that could be read too much.
+        let Some((last, y)) = y.split_last_mut() else { return };
+        let most = block.start..block.end - 1;
+        let mut sums = [[T::default(); WIDE]; SOME];
+        let mut done = 0;
+        self.each_row(&most, SOME, |start, len| {
+            let rows: [&[T]; K] =
+                from_fn(|r| &planes[start + self.runs[r]..][..(len - 1) * advance + WIDE]);
+            let kernels = &w[done * K * K..];
+            for (i, sums) in sums[..len].iter_mut().enumerate() {
+                let kernel = &kernels[i * K * K..][..K * (K - 1) + WIDE];
+                let mut own = [T::default(); WIDE];
+                for r in 0..K {
+                    let w: &[T; WIDE] = kernel[r * K..].first_chunk().expect("cut to hold it");
+                    let x: &[T; WIDE] = rows[r][i * advance..].first_chunk().expect("likewise");
+                    let products: [T; WIDE] = from_fn(|i| w[i] * x[i]);
+                    own = from_fn(|i| own[i] + products[i]);
+                }
+                *sums = own;
+            }
+            for (y, sums) in y[done..done + len].iter_mut().zip(&sums) {
+                *y = sums[1..K].iter().fold(sums[0], |sum, &next| sum + next);
+            }
+            done += len;
+        });
+        let end = (&w[done * K * K..], planes);
+        self.lone_runs::<T, K>(&(most.end..block.end), end, std::slice::from_mut(last));
     }
 
     /// As [`Windows::lone`], for runs of `RUN`.
