@@ -9,10 +9,10 @@ use std::ops::Range;
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::operand::{self, Columns, Weights};
-use crate::parallel::{Stopped, Team, Turn, with_scratch};
+use crate::parallel::{Stopped, Team, Turn, even_part, even_parts, with_scratch};
 use crate::slab::{Block, Cover, Layout, Positions, extent};
 use crate::store::{Store, Target};
-use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Rows, Step, Sum, Tiled, groups};
+use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Rows, Step, Sum, Tiled};
 use crate::view::{Memory, Runs, View};
 
 /// Bytes of a slab: half of the second-level cache of today's cores, which have 1 or 2 MiB, so that
@@ -185,7 +185,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
 
     /// All tiles of one item.
     fn tiles(&self, turn: &Turn<'_>, item: &Item<'_>, slab: &[T], sums: &mut [T]) {
-        let (totals, aside) = sums.split_at_mut(self.kernels.most_sums());
+        let (totals, aside) = sums.split_at_mut(sums.len() / 2);
         let Problem { geometry, weights, store, .. } = self.problem;
         let taps = geometry.channels * geometry.kernel_taps();
         let sum = Sum { steps: &self.steps, taps, period: self.period };
@@ -198,7 +198,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let shape = self.kernels.choose(channels.len(), vectors, weights.most_rows());
         let lanes = self.kernels.lanes;
         let mut columns = [Column::NOWHERE; MAX_COLUMNS];
-        for rows in groups(channels, shape.rows) {
+        for rows in even_parts(channels, shape.rows) {
             let (a, count) = (rows.start as isize * weights.row(), rows.len());
             let target = Target { channels: rows, cover, block };
             let finish = store.finish(&target.channels);
@@ -304,7 +304,7 @@ impl Split {
         for (range, (axis, &n)) in
             block.0.iter_mut().zip(geometry.axes.iter().zip(&self.blocks)).rev()
         {
-            *range = cut(axis.output, n, left % n);
+            *range = even_part(&(0..axis.output), n, left % n);
             left /= n;
         }
         (left, block)
@@ -313,14 +313,8 @@ impl Split {
     /// The output channels of an item, of all groups.
     fn channels(&self, geometry: &Geometry, item: &Item<'_>) -> Range<usize> {
         let first = item.group * geometry.outputs;
-        let part = cut(geometry.outputs, self.cuts, item.cut);
-        first + part.start..first + part.end
+        even_part(&(first..first + geometry.outputs), self.cuts, item.cut)
     }
-}
-
-/// Part `i` of `count` things cut into `parts` as even as can be.
-fn cut(count: usize, parts: usize, i: usize) -> Range<usize> {
-    i * count / parts..(i + 1) * count / parts
 }
 
 /// What the cover of a block depends on.

@@ -26,7 +26,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, room};
 use crate::geometry::Geometry;
-use crate::parallel::{Stopped, Team, Turn, with_scratch};
+use crate::parallel::{Stopped, Team, Turn, even_parts, with_scratch};
 use crate::view::Element;
 
 /// Partial sums of a dot product. Odd square kernels have a multiple of 8 taps and one more.
@@ -203,7 +203,7 @@ impl Layer {
         // Windows of neighbouring blocks overlap, those of every other block do not. So first all
         // even blocks add their patches, then all odd ones, each to a territory of its own.
         let least = (TERRITORY / (self.outputs * self.taps)).clamp(1, self.positions);
-        let territories = self.windows.territories(cut(0..self.positions, least).collect());
+        let territories = self.windows.territories(even_parts(0..self.positions, least).collect());
         for parity in 0..2 {
             let mut items: Vec<Vec<&mut [T]>> = Vec::new();
             items.resize_with(territories.len().div_ceil(2) * self.groups, Vec::new);
@@ -225,7 +225,7 @@ impl Layer {
                 let (half, group) = (item / self.groups, item % self.groups);
                 let Some(territory) = territories.get(2 * half + parity) else { return Ok(()) };
                 let begin = self.windows.start(territory.start);
-                for block in cut(territory.clone(), self.block_len::<T>()) {
+                for block in even_parts(territory.clone(), self.block_len::<T>()) {
                     self.with_patches(block.len(), |patches: &mut [T]| {
                         for (n, planes) in planes.chunks_mut(self.channels).enumerate() {
                             if !turn.goes_on(self.work(&block)) {
@@ -297,7 +297,7 @@ impl Layer {
 
     /// The blocks of positions of an image.
     fn blocks<T>(&self) -> Vec<Range<usize>> {
-        cut(0..self.positions, self.block_len::<T>()).collect()
+        even_parts(0..self.positions, self.block_len::<T>()).collect()
     }
 
     /// Vector operations that a block of one image and group takes.
@@ -685,15 +685,6 @@ impl Windows {
     }
 }
 
-/// A range in as few parts of at most `len` as there can be, all about as long.
-fn cut(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
-    let parts = range.len().div_ceil(len);
-    (0..parts).map(move |i| {
-        let at = |i: usize| range.start + i * range.len() / parts;
-        at(i)..at(i + 1)
-    })
-}
-
 /// Does `work` on every item, each on one thread.
 fn share<I: Send>(
     team: &Team<'_>,
@@ -885,7 +876,7 @@ mod tests {
         for geometry in geometries().into_iter().filter(|geometry| geometry.channels > 0) {
             let layer = Layer::new(&geometry);
             let windows = &layer.windows;
-            let territories = windows.territories(cut(0..layer.positions, 1).collect());
+            let territories = windows.territories(even_parts(0..layer.positions, 1).collect());
             assert!(territories.len() > 2, "nothing to see");
             let touched = |block: &Range<usize>| {
                 let mut elements = vec![false; windows.plane];

@@ -55,7 +55,7 @@ impl<'a, T: Element> Weights<'a, T> {
 
     /// Most rows that a tile may have: rows whose addresses agree modulo 4 KiB share one set of the
     /// first-level cache, which holds 8 or 12 lines. A 1x1 layer of 1024 channels runs at 46 % of
-    /// the peak with 14 rows and at 87 % with 8 (Zen 5, 12 ways).
+    /// the peak with 14 rows and at 85 % with 8 (Zen 5, 12 ways).
     pub fn most_rows(&self) -> usize {
         let bytes = self.row().unsigned_abs() * size_of::<T>();
         if bytes > 0 && bytes.is_multiple_of(4096) { 8 } else { usize::MAX }

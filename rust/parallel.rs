@@ -1,6 +1,7 @@
 //! Threads: how many, the pool, how work is shared, and each thread's scratch memory.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -297,6 +298,18 @@ impl Door {
             }
         }
     }
+}
+
+/// Part `i` of a range cut into `parts` as even as can be.
+pub fn even_part(all: &Range<usize>, parts: usize, i: usize) -> Range<usize> {
+    let at = |i: usize| all.start + i * all.len() / parts;
+    at(i)..at(i + 1)
+}
+
+/// A range in the fewest parts of at most `most`, as even as can be.
+pub fn even_parts(all: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let n = all.len().div_ceil(most.max(1));
+    (0..n).map(move |i| even_part(&all, n, i))
 }
 
 /// A cache line.

@@ -218,12 +218,9 @@ fn output_shape<'py>(
 #[pyfunction]
 fn config(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let names = |isas: Vec<tile::Isa>| isas.into_iter().map(tile::Isa::name).collect::<Vec<_>>();
-    let tiles = |sizes: Vec<(usize, usize)>| {
-        sizes.into_iter().map(|(rows, columns)| format!("{rows}x{columns}")).collect::<Vec<_>>()
-    };
     let of_dtype = PyDict::new(py);
-    of_dtype.set_item("float32", tiles(tile::kernels::<f32>()?.tiles()))?;
-    of_dtype.set_item("float64", tiles(tile::kernels::<f64>()?.tiles()))?;
+    of_dtype.set_item("float32", tiles::<f32>()?)?;
+    of_dtype.set_item("float64", tiles::<f64>()?)?;
     let config = PyDict::new(py);
     config.set_item("version", env!("CARGO_PKG_VERSION"))?;
     config.set_item("isa", tile::isa()?.name())?;
@@ -231,6 +228,12 @@ fn config(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     config.set_item("tiles", of_dtype)?;
     config.set_item("threads", parallel::num_threads()?)?;
     Ok(config)
+}
+
+/// The largest tiles of an element, as "rows x elements".
+fn tiles<T: Tiled>() -> PyResult<Vec<String>> {
+    let sizes = tile::kernels::<T>()?.tiles();
+    Ok(sizes.map(|(rows, columns)| format!("{rows}x{columns}")).collect())
 }
 
 /// Threads that a call uses unless it says otherwise.

@@ -35,16 +35,16 @@ pub struct Target<'a> {
 impl<T: Element> Store<'_, T> {
     /// What is done to sums before they are written.
     pub fn finish(&self, channels: &Range<usize>) -> Finish<T> {
-        let bias = if self.bias.is_empty() { &[] } else { &self.bias[channels.clone()] };
+        let bias = match self.bias {
+            [] => std::ptr::null(),
+            bias => bias[channels.clone()].as_ptr(),
+        };
         let clip = match self.activation {
             Activation::None => None,
             Activation::Relu => Some((0.0, f64::INFINITY)),
             Activation::Clip { low, high } => Some((low, high)),
         };
-        Finish {
-            bias: if bias.is_empty() { std::ptr::null() } else { bias.as_ptr() },
-            clip: clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high))),
-        }
+        Finish { bias, clip: clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high))) }
     }
 
     /// Where the sums of vector `vector` go straight to the result: if all its lanes are neighbours

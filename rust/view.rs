@@ -146,11 +146,6 @@ impl<'a> View<'a> {
         unsafe { View::new(slice.as_ptr().cast(), Format::of::<T>(), shape, strides) }
     }
 
-    /// How elements are stored.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
     /// Byte strides in canonical order.
     pub fn strides(&self) -> &[isize] {
         &self.strides
@@ -162,46 +157,49 @@ impl<'a> View<'a> {
     }
 
     /// Reads a run of elements, `step` bytes apart from byte `offset` on, into `to`.
-    #[inline]
     pub fn read<T: Element>(&self, offset: isize, step: isize, to: &mut [T]) {
-        self.check(offset, step, to.len());
-        let from = self.ptr.wrapping_offset(offset);
-        // SAFETY: `check` holds every element of the run within the span that `new` vouches for.
-        unsafe {
-            match (self.format.scalar, self.format.swapped) {
-                (Scalar::F32, false) => read_run::<f32, T, false>(from, step, to),
-                (Scalar::F64, false) => read_run::<f64, T, false>(from, step, to),
-                (Scalar::F32, true) => read_run::<f32, T, true>(from, step, to),
-                (Scalar::F64, true) => read_run::<f64, T, true>(from, step, to),
-            }
-        }
+        let Some(steps) = to.len().checked_sub(1) else { return };
+        let last = step * steps as isize;
+        let run = Run { to: 0, len: to.len(), from: Some((0, step)) };
+        self.read_reaching(offset, (last.min(0), last.max(0)), &[run], (T::default(), to));
     }
 
     /// Reads `runs`, byte offsets of which count from `start`, into `to`; what comes from nowhere is
     /// `padding`.
     pub fn read_runs<T: Element>(&self, start: isize, runs: &Runs, padding: T, to: &mut [T]) {
-        let (low, high) = (start + runs.first, start + runs.last + self.format.size() as isize);
+        self.read_reaching(start, (runs.first, runs.last), &runs.runs, (padding, to));
+    }
+
+    /// Reads runs, the elements of which lie `first` to `last` bytes from `start`, both ends included.
+    fn read_reaching<T: Element>(
+        &self,
+        start: isize,
+        (first, last): (isize, isize),
+        runs: &[Run],
+        (padding, to): (T, &mut [T]),
+    ) {
+        let (low, high) = (start + first, start + last + self.format.size() as isize);
         assert!(
-            runs.first > runs.last || (low >= self.span.start && high <= self.span.end),
-            "runs outside of view"
+            first > last || (low >= self.span.start && high <= self.span.end),
+            "run outside of view"
         );
         let from = self.ptr.wrapping_offset(start);
-        // SAFETY: all that the runs read lies within the span, as just asserted.
+        // SAFETY: all that the runs read lies within the span that `new` vouches for, as just asserted.
         unsafe {
             match (self.format.scalar, self.format.swapped) {
-                (Scalar::F32, false) => read_runs::<f32, T, false>(from, &runs.runs, padding, to),
-                (Scalar::F64, false) => read_runs::<f64, T, false>(from, &runs.runs, padding, to),
-                (Scalar::F32, true) => read_runs::<f32, T, true>(from, &runs.runs, padding, to),
-                (Scalar::F64, true) => read_runs::<f64, T, true>(from, &runs.runs, padding, to),
+                (Scalar::F32, false) => read_runs::<f32, T, false>(from, runs, padding, to),
+                (Scalar::F64, false) => read_runs::<f64, T, false>(from, runs, padding, to),
+                (Scalar::F32, true) => read_runs::<f32, T, true>(from, runs, padding, to),
+                (Scalar::F64, true) => read_runs::<f64, T, true>(from, runs, padding, to),
             }
         }
     }
 
-    /// The memory from byte `offset` on as plain elements, with the index of that byte's element, if
-    /// it can be read so: native, aligned, every stride a whole number of elements.
+    /// Its elements in place, index 0 the view's first, if they can be read so: native, aligned, every
+    /// stride a whole number of elements.
     ///
-    /// Elements of the slice that no index of the view reaches must not be read: a view may skip
-    /// memory that is not its own. [`Memory`] leaves that to its user.
+    /// What no index of the view reaches must not be read: a view may skip memory that is not its
+    /// own. [`Memory`] keeps to the span, and leaves the rest to its user.
     pub fn memory<T: Element>(&self) -> Option<Memory<'a, T>> {
         let size = size_of::<T>() as isize;
         let native = self.format == Format::of::<T>();
@@ -211,17 +209,6 @@ impl<'a> View<'a> {
             span: self.span.start / size..self.span.end / size,
             memory: PhantomData,
         })
-    }
-
-    #[inline]
-    fn check(&self, offset: isize, step: isize, len: usize) {
-        let last = offset + step * (len as isize - 1);
-        let size = self.format.size() as isize;
-        let (low, high) = (offset.min(last), offset.max(last) + size);
-        assert!(
-            len == 0 || (low >= self.span.start && high <= self.span.end),
-            "run outside of view"
-        );
     }
 }
 

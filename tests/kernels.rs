@@ -97,7 +97,7 @@ impl<T: Tiled> Case<T> {
         let mut elements = Vec::new();
         for isa in available() {
             let kernels = kernels_of::<T>(isa).expect("an available instruction set");
-            for (vectors, (most_rows, _)) in kernels.tiles().into_iter().enumerate() {
+            for (vectors, (most_rows, _)) in kernels.tiles().enumerate() {
                 for rows in 1..=most_rows {
                     let columns = &self.columns[..vectors + 1];
                     let len = rows * columns.len() * kernels.lanes;

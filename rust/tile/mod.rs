@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 pub use kernel::{CHAIN, Column, Finish, MAX_COLUMNS, Rows, Step, Sum, Tile};
 
 use crate::error::Error;
+use crate::parallel::even_parts;
 use crate::view::{Element, Memory};
 
 /// An instruction set.
@@ -131,7 +132,7 @@ impl<T: Tiled> Kernels<T> {
         for (i, column) in self.table.iter().enumerate() {
             let shape = TileShape { rows: column.len().min(most_rows), columns: i + 1 };
             let (whole, rest) = (vectors / shape.columns, vectors % shape.columns);
-            let cycles: f64 = groups(0..rows, shape.rows)
+            let cycles: f64 = even_parts(0..rows, shape.rows)
                 .map(|group| {
                     let whole = whole as f64 * self.cycles(group.len(), shape.columns);
                     whole + if rest > 0 { self.cycles(group.len(), rest) } else { 0.0 }
@@ -155,21 +156,14 @@ impl<T: Tiled> Kernels<T> {
     }
 
     /// The largest tiles, as (rows, elements of columns).
-    pub fn tiles(&self) -> Vec<(usize, usize)> {
-        self.table.iter().enumerate().map(|(i, c)| (c.len(), (i + 1) * self.lanes)).collect()
+    pub fn tiles(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.table.iter().enumerate().map(|(i, c)| (c.len(), (i + 1) * self.lanes))
     }
 
     /// Elements that the sums of any tile need at most.
     pub fn most_sums(&self) -> usize {
-        self.tiles().into_iter().map(|(rows, columns)| rows * columns).max().unwrap_or(0)
+        self.tiles().map(|(rows, columns)| rows * columns).max().unwrap_or(0)
     }
-}
-
-/// A range in the fewest groups of at most `most`, as even as can be.
-pub fn groups(all: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
-    let n = all.len().div_ceil(most.max(1));
-    let at = move |i: usize| all.start + i * all.len() / n;
-    (0..n).map(move |i| at(i)..at(i + 1))
 }
 
 /// Two operands and the sum that contracts them, with the reach of that sum in each: what is needed
