@@ -12,6 +12,7 @@
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
+//! | [`packed`] | weights laid out for vectors of output channels |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
@@ -29,6 +30,7 @@ pub mod error;
 pub mod geometry;
 pub mod local;
 pub mod operand;
+pub mod packed;
 pub mod parallel;
 pub mod plan;
 #[cfg(feature = "python")]

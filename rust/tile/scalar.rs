@@ -2,6 +2,7 @@
 //! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
 
 use super::kernel::{Tile, run, table};
+use super::transpose::plain;
 use super::vector::Vector;
 use super::{Isa, Kernels, Tiled};
 use crate::view::Element;
@@ -70,12 +71,14 @@ static SINGLE: Kernels<f32> = Kernels {
     isa: Isa::Scalar,
     lanes: 4,
     table: table!(single, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    transpose: plain,
 };
 
 static DOUBLE: Kernels<f64> = Kernels {
     isa: Isa::Scalar,
     lanes: 2,
     table: table!(double, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    transpose: plain,
 };
 
 /// The portable kernels, which every machine has.

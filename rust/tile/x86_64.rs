@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Tile, run, table};
+use super::transpose::{Matrix, blocks};
 use super::vector::Vector;
 use super::{Isa, Kernels, Tiled};
 
@@ -129,11 +130,13 @@ macro_rules! isa {
                 isa: $isa,
                 lanes: <$single as Vector>::LANES,
                 table: table!(single, $($columns: $rows),*),
+                transpose: transpose_single,
             };
             pub static DOUBLE: Kernels<f64> = Kernels {
                 isa: $isa,
                 lanes: <$double as Vector>::LANES,
                 table: table!(double, $($columns: $rows),*),
+                transpose: transpose_double,
             };
         }
     };
@@ -155,6 +158,94 @@ isa!(avx2, Isa::Avx2, "avx2,fma", __m256, __m256d,
     2: [1 2 3 4 5 6],
     3: [1 2 3],
     4: [1 2]);
+
+/// # Safety
+/// The CPU must have AVX2; as for [`super::transpose::plain`].
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_single(matrix: &Matrix<f32>) {
+    // SAFETY: a block reads 8 columns of its rows, the last row for those that it has not got, and
+    // writes as many elements of 8 rows of the result as it has rows.
+    unsafe {
+        blocks::<f32, 8>(matrix, |block| {
+            let row = |i: usize| {
+                _mm256_loadu_ps(
+                    block.from.wrapping_offset(i.min(block.rows - 1) as isize * block.pitch),
+                )
+            };
+            let rows: [__m256; 8] = std::array::from_fn(row);
+            // Pairs of rows, then fours, then both halves.
+            let pairs: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+            });
+            let fours: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+                if i % 2 == 0 {
+                    _mm256_shuffle_ps(a, b, 0x44)
+                } else {
+                    _mm256_shuffle_ps(a, b, 0xee)
+                }
+            });
+            let mask = _mm256_cmpgt_epi32(
+                _mm256_set1_epi32(block.rows.min(8) as i32),
+                _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+            );
+            for j in 0..8 {
+                let (a, b) = (fours[j % 4], fours[j % 4 + 4]);
+                let column = if j < 4 {
+                    _mm256_permute2f128_ps(a, b, 0x20)
+                } else {
+                    _mm256_permute2f128_ps(a, b, 0x31)
+                };
+                let to = block.to.wrapping_byte_offset(j as isize * block.row);
+                if block.rows >= 8 {
+                    _mm256_storeu_ps(to, column);
+                } else {
+                    _mm256_maskstore_ps(to, mask, column);
+                }
+            }
+        });
+    }
+}
+
+/// # Safety
+/// As for [`transpose_single`].
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_double(matrix: &Matrix<f64>) {
+    // SAFETY: as for `transpose_single`, with 4 for 8.
+    unsafe {
+        blocks::<f64, 4>(matrix, |block| {
+            let row = |i: usize| {
+                _mm256_loadu_pd(
+                    block.from.wrapping_offset(i.min(block.rows - 1) as isize * block.pitch),
+                )
+            };
+            let rows: [__m256d; 4] = std::array::from_fn(row);
+            let pairs: [__m256d; 4] = std::array::from_fn(|i| {
+                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) }
+            });
+            let mask = _mm256_cmpgt_epi64(
+                _mm256_set1_epi64x(block.rows.min(4) as i64),
+                _mm256_setr_epi64x(0, 1, 2, 3),
+            );
+            for j in 0..4 {
+                let (a, b) = (pairs[j % 2], pairs[j % 2 + 2]);
+                let column = if j < 2 {
+                    _mm256_permute2f128_pd(a, b, 0x20)
+                } else {
+                    _mm256_permute2f128_pd(a, b, 0x31)
+                };
+                let to = block.to.wrapping_byte_offset(j as isize * block.row);
+                if block.rows >= 4 {
+                    _mm256_storeu_pd(to, column);
+                } else {
+                    _mm256_maskstore_pd(to, mask, column);
+                }
+            }
+        });
+    }
+}
 
 /// The kernels of `isa`, if it is one of x86 and this CPU has it.
 pub fn kernels<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {
