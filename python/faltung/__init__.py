@@ -22,9 +22,11 @@ from .functional import (
     output_shape,
     set_num_threads,
 )
+from .plan import Plan
 from .signal import convolve, correlate, sampled
 
 __all__ = [
+    "Plan",
     "__version__",
     "config",
     "conv",

@@ -3,11 +3,12 @@
 Arguments are `object` here because the extension itself parses and checks every one of them.
 """
 
-from typing import Any
+from typing import Any, Self, final
 
 import numpy.typing as npt
 
 __all__ = [
+    "Kept",
     "__version__",
     "config",
     "conv",
@@ -38,7 +39,29 @@ def conv(
     out: object,
     method: object,
     threads: object,
+    kept: object,
 ) -> npt.NDArray[Any]: ...
+@final
+class Kept:
+    def __new__(
+        cls,
+        weight: object,
+        bias: object,
+        stride: object,
+        padding: object,
+        dilation: object,
+        groups: object,
+        padding_mode: object,
+        padding_value: object,
+        flip: object,
+        activation: object,
+        channels_last: object,
+        method: object,
+        threads: object,
+    ) -> Self: ...
+    @property
+    def nbytes(self) -> int: ...
+
 def output_shape(
     x_shape: object,
     weight_shape: object,
