@@ -53,6 +53,18 @@ impl<'a, T: Element> Weights<'a, T> {
         self.strides[0]
     }
 
+    /// Reads the taps along the innermost kernel axis at `outer` of the others.
+    pub fn read_row(&self, output: usize, channel: usize, outer: &[usize], to: &mut [T]) {
+        let inner = outer.len();
+        let taps = outer.iter().enumerate().map(|(axis, &tap)| self.tap(axis, tap));
+        let at = output as isize * self.strides[0]
+            + channel as isize * self.strides[1]
+            + taps.sum::<isize>()
+            + self.tap(inner, 0);
+        let step = if self.flip { -self.strides[inner + 2] } else { self.strides[inner + 2] };
+        self.memory().read(at, step, to);
+    }
+
     /// Most rows that a tile may have: rows whose addresses agree modulo 4 KiB share one set of the
     /// first-level cache, which holds 8 or 12 lines. A 1x1 layer of 1024 channels runs at 46 % of
     /// the peak with 14 rows and at 85 % with 8 (Zen 5, 12 ways).

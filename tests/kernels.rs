@@ -238,7 +238,7 @@ fn a_tile_that_would_leave_an_operand_panics() {
 }
 
 /// A convolution by the definition: loops over outputs and taps, positions by [`Axis::source`].
-fn by_definition<T: Tiled>(convolution: &Convolution<T>) -> Vec<T> {
+fn by_definition<T: Transformed>(convolution: &Convolution<T>) -> Vec<T> {
     let g = &convolution.geometry;
     let lens = |of: fn(&Axis) -> usize| g.axes.iter().map(of).collect::<Vec<_>>();
     let taps = g.kernel_taps();
@@ -308,7 +308,7 @@ fn plain() -> Spec {
 
 /// Runs a convolution on every instruction set, on one thread and on three, and compares with the
 /// definition.
-fn check<T: Tiled>(name: &str, convolution: &Convolution<T>) {
+fn check<T: Transformed>(name: &str, convolution: &Convolution<T>) {
     assert!(convolution.geometry.flops() > 5e6, "{name} is too small for threads");
     let expected = by_definition(convolution);
     for isa in available() {

@@ -12,6 +12,9 @@ mod x86_64;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+pub(crate) use scalar::Array;
+pub(crate) use vector::Vector;
+
 pub use kernel::{CHAIN, Column, Finish, MAX_COLUMNS, Rows, Step, Sum, Tile};
 
 use crate::error::Error;
