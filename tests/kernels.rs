@@ -1,6 +1,7 @@
 //! Every tile kernel and every instruction set of this machine gives the bits that the definition
 //! of a result says: chains of fused multiply-adds in the order of the taps.
 
+use faltung::fft::Transformed;
 use faltung::geometry::{Activation, Axis, Padding, PaddingMode, PerAxis, Spec};
 use faltung::parallel::{Stopped, Team};
 use faltung::tile::{
