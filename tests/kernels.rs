@@ -333,7 +333,7 @@ fn check<T: Transformed>(name: &str, convolution: &Convolution<T>) {
 }
 
 /// Convolutions of each kind that the loop nest treats in its own way.
-fn whole_convolutions<T: Tiled>() {
+fn whole_convolutions<T: Transformed>() {
     let run = |name: &str, spec: &Spec, x: &[usize], weight: &[usize]| {
         check(name, &Convolution::<T>::random(spec, x, weight));
     };

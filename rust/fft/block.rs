@@ -73,6 +73,11 @@ impl<T: Element> Transform<T> {
         Ok(Transform { shape: shape.clone(), lanes, leading, last })
     }
 
+    /// Lanes of the vectors that it is for.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// Elements between rows.
     pub fn pitch(&self) -> usize {
         self.shape.columns().next_multiple_of(self.lanes)
