@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
 use crate::slab::{row, split};
-use crate::view::{Run, Runs};
+use crate::view::{Run, Runs, advance};
 
 use super::block::{Transform, Transformed};
 use super::tiling::Tiling;
@@ -105,24 +105,35 @@ impl<T: Transformed> Blocks<T> {
         ranges
     }
 
-    /// The runs that fill a block of one phase, and how many elements they are.
+    /// Calls `each` with where every row of a block's first elements begins, `counts` on each axis, and
+    /// with its index.
+    pub fn rows(&self, counts: &[usize], mut each: impl FnMut(usize, &[usize])) {
+        let mut outer = counts.to_vec();
+        outer[self.tiling.inner] = 1;
+        let mut index = vec![0; outer.len()];
+        for _ in 0..outer.iter().product() {
+            let at = index.iter().enumerate().map(|(a, &i)| self.place(a, i)).sum();
+            each(at, &index);
+            advance(&mut index, &outer);
+        }
+    }
+
+    /// The runs that fill a block of one phase.
     pub fn runs(
         &self,
         geometry: &Geometry,
         outputs: &[Range<usize>],
         phase: &[usize],
         strides: &[isize],
-    ) -> (Runs, usize) {
+    ) -> Runs {
         let mut runs = vec![Run { to: 0, len: 1, from: Some((0, 0)) }];
         let inner = self.tiling.inner;
-        let mut read = 1;
         // The inner axis last: it alone has runs of more than one.
         let order = (0..self.pitches.len()).filter(|&a| a != inner).chain([inner]);
         for a in order {
             let (side, range) = (&self.tiling.sides[a], &outputs[a]);
             let axis = &geometry.axes[a];
             let count = range.len() + side.reach;
-            read *= count;
             let first = range.start * axis.stride + side.phases[phase[a]].residue;
             let mut along = Vec::new();
             row(axis, first..first + count * axis.stride, strides[a], &mut along);
@@ -137,7 +148,7 @@ impl<T: Transformed> Blocks<T> {
             };
             runs = runs.iter().flat_map(|o| along.iter().map(move |i| join(o, i))).collect();
         }
-        (Runs::new(runs), read)
+        Runs::new(runs)
     }
 }
 

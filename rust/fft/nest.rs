@@ -58,6 +58,24 @@ struct Odd<T> {
     value: T,
 }
 
+/// How the inputs of a block are read.
+struct Reads {
+    /// Elements on each axis.
+    counts: Vec<usize>,
+    /// The runs of each phase of a channel.
+    phases: Vec<Runs>,
+}
+
+/// What has become of a block's inputs.
+struct Staged<'a, T> {
+    /// Whether they were made smaller.
+    shrunk: bool,
+    /// What was subtracted from each of them.
+    levels: &'a [f64],
+    /// What is not finite.
+    odd: &'a [Odd<T>],
+}
+
 /// What a thread does at a time.
 struct Item {
     /// Blocks, counted through all images.
@@ -206,19 +224,21 @@ impl<T: Transformed> Nest<'_, T> {
         let values = spectra.of(output, transform.unit());
         for position in item.positions.clone() {
             let ranges = self.blocks.outputs(position);
-            let runs = [self.runs(&ranges, 0)];
+            let reads = self.reads(&ranges);
             let mut odd = Vec::new();
-            let mut shrink = false;
-            if self.stage(group, (0, &runs), shrink, desk.block, (0, &mut odd))? {
-                shrink = true;
+            let mut level = self.stage(group, (0, &reads), false, desk.block, (0, &mut odd))?;
+            let shrunk = level.is_none();
+            if shrunk {
                 odd.clear();
-                self.stage(group, (0, &runs), shrink, desk.block, (0, &mut odd))?;
+                level = self.stage(group, (0, &reads), true, desk.block, (0, &mut odd))?;
             }
+            let levels = [level.unwrap_or(0.0)];
             let (block, panel) = (desk.block.as_mut_ptr(), desk.panel.as_mut_ptr());
             // SAFETY: the engine is this CPU's; block and panel have their sizes, and the spectra a value
             // for each of the block's.
             unsafe { (self.engine.filter)(transform, block, panel, values) }
-            self.store(output, &ranges, desk.block, (shrink, &odd));
+            let staged = Staged { shrunk, levels: &levels, odd: &odd };
+            self.store(output, &ranges, desk.block, (&staged, spectra.sums(output)));
             if !turn.goes_on(transform.size()) {
                 break;
             }
@@ -241,30 +261,40 @@ impl<T: Transformed> Nest<'_, T> {
         let from = Values { at: from.as_mut_ptr(), pitch: self.pitch(count, inputs) };
         let mut odd = Vec::new();
         let mut shrunk = vec![false; count];
+        let mut levels = vec![0.0; count * inputs];
         for (p, position) in item.positions.clone().enumerate() {
-            let runs = self.all_runs(position);
+            let reads = self.reads(&self.blocks.outputs(position));
             let known = odd.len();
             let mut input = 0;
             while input < inputs {
                 let to = Values { at: from.at.wrapping_add((p * inputs + input) * unit), ..from };
+                let found = (position, &mut odd);
                 // SAFETY: each vector of `from` has a unit for each input of each block.
-                let large = unsafe {
-                    self.analyse(group, (input, &runs), shrunk[p], desk, (position, &mut odd), to)?
-                };
-                if large {
-                    // Once more from the first channel, all of them smaller.
-                    (shrunk[p], input) = (true, 0);
-                    odd.truncate(known);
-                    continue;
+                let level =
+                    unsafe { self.analyse(group, (input, &reads), shrunk[p], desk, found, to)? };
+                match level {
+                    Some(level) => {
+                        levels[p * inputs + input] = level;
+                        input += 1;
+                    }
+                    None => {
+                        // Once more from the first channel, all of them smaller.
+                        (shrunk[p], input) = (true, 0);
+                        odd.truncate(known);
+                    }
                 }
-                input += 1;
                 if !turn.goes_on(self.blocks.transform.size()) {
                     return Ok(());
                 }
             }
         }
-        let weights = spectra.of(item.outputs.start, unit);
-        self.results(turn, item, (weights, from), (desk, to), |p| shrunk[p], &odd);
+        let weights = (spectra.of(item.outputs.start, unit), spectra.sums(item.outputs.start));
+        let staged = |p: usize| Staged {
+            shrunk: shrunk[p],
+            levels: &levels[p * inputs..(p + 1) * inputs],
+            odd: &odd,
+        };
+        self.results(turn, item, (weights, from), (desk, to), staged);
         Ok(())
     }
 
@@ -284,28 +314,34 @@ impl<T: Transformed> Nest<'_, T> {
         let mut from = Workspace::new::<T>("the transformed input", size)?;
         let large: Vec<AtomicBool> = (0..positions).map(|_| AtomicBool::new(false)).collect();
         let mut odd = Mutex::new(Vec::new());
+        let mut levels = vec![0.0; positions * inputs];
         let pieces = inputs.div_ceil(INPUTS_PER_ITEM);
         for again in [false, true] {
             let values = ViewMut::from_slice(&mut from.elements_mut::<T>()[..size], &[size]);
+            let shape = [levels.len()];
+            let all_levels = ViewMut::from_slice(&mut levels, &shape);
             team.share(positions * pieces, |turn| {
                 with_scratch(self.desk(), |scratch: &mut [T]| {
                     let (mut desk, _) = self.split_desk(scratch);
                     while let Some(item) = turn.next() {
                         let position = item / pieces;
-                        let runs = self.all_runs(position);
+                        let reads = self.reads(&self.blocks.outputs(position));
                         let shrink = again && large[position].load(Ordering::Relaxed);
                         let mut found = Vec::new();
                         for input in even_part(&(0..inputs), pieces, item % pieces) {
-                            let at = (position * inputs + input) * unit;
-                            let at = values.at(bytes(at), 0, bytes(size - pitch + unit));
+                            let place = position * inputs + input;
+                            let at = values.at(bytes(place * unit), 0, bytes(size - pitch + unit));
                             let (to, odd) = (Values { at, pitch }, (position, &mut found));
                             // SAFETY: `at` checked that every vector's unit lies in `from`, and each item
-                            // has places of its own.
-                            let is_large = unsafe {
-                                self.analyse(group, (input, &runs), shrink, &mut desk, odd, to)?
-                            };
-                            if is_large {
-                                large[position].store(true, Ordering::Relaxed);
+                            // has places of its own, in `levels` as well.
+                            unsafe {
+                                let input = (input, &reads);
+                                match self.analyse(group, input, shrink, &mut desk, odd, to)? {
+                                    Some(level) => {
+                                        all_levels.write(8 * place as isize, 8, &[level])
+                                    }
+                                    None => large[position].store(true, Ordering::Relaxed),
+                                }
                             }
                             if !turn.goes_on(transform.size()) {
                                 break;
@@ -339,13 +375,18 @@ impl<T: Transformed> Nest<'_, T> {
                     let item = Item { positions: 0..positions, outputs: chunks[item].clone() };
                     let (weights, scratch) = scratch.split_at_mut(weights_size);
                     let at = weights.as_mut_ptr();
+                    let mut sums = vec![0.0; item.outputs.len() * inputs];
                     let weights = Values { at, pitch: weights_pitch };
                     for (o, output) in item.outputs.clone().enumerate() {
                         for c in 0..inputs / phases {
-                            let at = weights.at.wrapping_add((o * inputs + c * phases) * unit);
+                            let first = o * inputs + c * phases;
+                            let at = weights.at.wrapping_add(first * unit);
+                            let sums = &mut sums[first..first + phases];
                             // SAFETY: each of the weights' vectors has a unit for each input of `rows`
                             // outputs.
-                            unsafe { stager.put((output, c), scratch, Values { at, ..weights }) }
+                            unsafe {
+                                stager.put((output, c), scratch, Values { at, ..weights }, sums)
+                            }
                             if !turn.goes_on(transform.size()) {
                                 return;
                             }
@@ -353,22 +394,26 @@ impl<T: Transformed> Nest<'_, T> {
                     }
                     let from = Values { at: from.at(0, 0, bytes(size)), pitch };
                     let (mut desk, to) = self.split_desk(scratch);
-                    let shrunk = |p: usize| large[p].load(Ordering::Relaxed);
-                    self.results(turn, &item, (weights, from), (&mut desk, to), shrunk, &odd);
+                    let staged = |p: usize| Staged {
+                        shrunk: large[p].load(Ordering::Relaxed),
+                        levels: &levels[p * inputs..(p + 1) * inputs],
+                        odd: &odd,
+                    };
+                    let weights = (weights, &sums[..]);
+                    self.results(turn, &item, (weights, from), (&mut desk, to), staged);
                 }
             })
         })
     }
 
     /// Multiplies values and writes the results that they are of.
-    fn results(
+    fn results<'b>(
         &self,
         turn: &Turn<'_>,
         item: &Item,
-        (weights, from): (Values<T>, Values<T>),
+        ((weights, sums), from): ((Values<T>, &[f64]), Values<T>),
         (desk, to): (&mut Desk<'_, T>, &mut [T]),
-        shrunk: impl Fn(usize) -> bool,
-        odd: &[Odd<T>],
+        staged: impl Fn(usize) -> Staged<'b, T>,
     ) {
         let (transform, inputs) = (&self.blocks.transform, self.inputs());
         let (count, outputs) = (item.positions.len(), item.outputs.len());
@@ -389,14 +434,16 @@ impl<T: Transformed> Nest<'_, T> {
         unsafe { (self.engine.products)(&products) }
         for (p, position) in item.positions.clone().enumerate() {
             let ranges = self.blocks.outputs(position);
-            let start = odd.partition_point(|o| o.position < position);
-            let end = odd.partition_point(|o| o.position <= position);
+            let mut staged = staged(p);
+            let start = staged.odd.partition_point(|o| o.position < position);
+            let end = staged.odd.partition_point(|o| o.position <= position);
+            staged.odd = &staged.odd[start..end];
             for (o, output) in item.outputs.clone().enumerate() {
                 let from = Values { at: to.at.wrapping_add((p * outputs + o) * unit), ..to };
                 let (block, panel) = (desk.block.as_mut_ptr(), desk.panel.as_mut_ptr());
                 // SAFETY: as above; block and panel have their sizes.
                 unsafe { (self.engine.synthesise)(transform, block, panel, from) }
-                self.store(output, &ranges, desk.block, (shrunk(p), &odd[start..end]));
+                self.store(output, &ranges, desk.block, (&staged, &sums[o * inputs..]));
                 if !turn.goes_on(transform.size()) {
                     return;
                 }
@@ -404,19 +451,20 @@ impl<T: Transformed> Nest<'_, T> {
         }
     }
 
-    fn runs(&self, ranges: &[Range<usize>], phase: usize) -> (Runs, usize) {
+    /// How a block is read.
+    fn reads(&self, ranges: &[Range<usize>]) -> Reads {
         let strides = &self.problem.x.strides()[1..];
-        self.blocks.runs(self.problem.geometry, ranges, &self.blocks.phase(phase), strides)
+        let sides = self.blocks.tiling.sides.iter().zip(ranges);
+        let phases = (0..self.blocks.tiling.phases()).map(|phase| {
+            self.blocks.runs(self.problem.geometry, ranges, &self.blocks.phase(phase), strides)
+        });
+        Reads {
+            counts: sides.map(|(side, range)| range.len() + side.reach).collect(),
+            phases: phases.collect(),
+        }
     }
 
-    /// The runs of every phase of a block.
-    fn all_runs(&self, position: usize) -> Vec<(Runs, usize)> {
-        let ranges = self.blocks.outputs(position);
-        (0..self.blocks.tiling.phases()).map(|phase| self.runs(&ranges, phase)).collect()
-    }
-
-    /// Stages one input of a block, and writes its values. What is not finite goes to `odd`. Returns
-    /// whether there are numbers too large for a transform, unless they were shrunk.
+    /// [Stages](Self::stage) one input of a block, and writes its values.
     ///
     /// # Safety
     /// `to` must be writable for a unit of each of the transform's vectors, which nothing else accesses
@@ -424,35 +472,37 @@ impl<T: Transformed> Nest<'_, T> {
     unsafe fn analyse(
         &self,
         group: usize,
-        input: (usize, &[(Runs, usize)]),
+        input: (usize, &Reads),
         shrink: bool,
         desk: &mut Desk<'_, T>,
         odd: (usize, &mut Vec<Odd<T>>),
         to: Values<T>,
-    ) -> Result<bool, Error> {
-        let large = self.stage(group, input, shrink, desk.block, odd)?;
-        if !large {
+    ) -> Result<Option<f64>, Error> {
+        let level = self.stage(group, input, shrink, desk.block, odd)?;
+        if level.is_some() {
             let (block, panel) = (desk.block.as_mut_ptr(), desk.panel.as_mut_ptr());
             // SAFETY: the engine is this CPU's; block and panel have their sizes; the caller vouches for
             // `to`.
             unsafe { (self.engine.analyse)(&self.blocks.transform, block, panel, to) }
         }
-        Ok(large)
+        Ok(level)
     }
 
     /// Stages one input of a block. What is not finite goes to `odd`, and zeros stand in its place.
-    /// Returns whether there are numbers too large for a transform, unless they were shrunk.
+    /// Returns what was subtracted from each element, or `None` where there are numbers too large for a
+    /// transform, unless they were shrunk.
     fn stage(
         &self,
         group: usize,
-        (input, runs): (usize, &[(Runs, usize)]),
+        (input, runs): (usize, &Reads),
         shrink: bool,
         block: &mut [T],
         (position, odd): (usize, &mut Vec<Odd<T>>),
-    ) -> Result<bool, Error> {
-        let (channel, phase) = (input / runs.len(), input % runs.len());
-        let (runs, read) = &runs[phase];
-        if *read < block.len() {
+    ) -> Result<Option<f64>, Error> {
+        let (channel, phase) = (input / runs.phases.len(), input % runs.phases.len());
+        let Reads { counts, phases, .. } = runs;
+        let runs = &phases[phase];
+        if counts.iter().product::<usize>() < block.len() {
             block.fill(T::default());
         }
         let x = self.problem.x;
@@ -463,8 +513,9 @@ impl<T: Transformed> Nest<'_, T> {
         if unsafe { (self.engine.tame)(block.as_ptr(), block.len(), limit) } {
             if shrink {
                 self.shrink(block);
+                return Ok(Some(0.0));
             }
-            return Ok(false);
+            return Ok(Some(self.level(counts, block)));
         }
         let mut large = false;
         let bound = f64::powi(2.0, T::INPUT_BITS);
@@ -482,7 +533,49 @@ impl<T: Transformed> Nest<'_, T> {
         if shrink {
             self.shrink(block);
         }
-        Ok(large && !shrink)
+        Ok((shrink || !large).then_some(0.0))
+    }
+
+    /// Subtracts the level of a block, if it has one: what most of it is would be as large as all else in
+    /// a transform, and so would the rounding errors made in it. It is found from a few elements, the same
+    /// in every layout, and returned.
+    fn level(&self, counts: &[usize], block: &mut [T]) -> f64 {
+        /// Elements that are looked at, one a step of a lattice.
+        const LOOKS: usize = 64;
+        /// How many of them are enough to see that there is no level, mostly.
+        const FIRST: usize = 8;
+        let tiling = &self.blocks.tiling;
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for i in 0..LOOKS {
+            // Far ones first: 8 times i, turned.
+            let (mut at, mut look) = (0, i * FIRST % LOOKS + i * FIRST / LOOKS);
+            for a in (tiling.fold..=tiling.inner).rev() {
+                at += self.blocks.place(a, look * counts[a] / LOOKS);
+                look = look * 27 % LOOKS;
+            }
+            let value = block[at].to_f64();
+            sum += value;
+            squares += value * value;
+            if i + 1 == FIRST && sum * sum <= 2.0 * squares {
+                return 0.0;
+            }
+        }
+        let mean = T::from_f64(sum / LOOKS as f64);
+        // The square of the mean against that of what is left: with less to gain, it stays.
+        let (share, rest) = (mean.to_f64().powi(2), squares / LOOKS as f64 - mean.to_f64().powi(2));
+        if share <= rest || !share.is_finite() {
+            return 0.0;
+        }
+        let touch = Touch { scale: None, bias: Some(T::from_f64(-mean.to_f64())), clip: None };
+        let (engine, inner) = (self.engine, self.blocks.tiling.inner);
+        self.blocks.rows(counts, |at, _| {
+            let (whole, rest) = block[at..at + counts[inner]]
+                .split_at_mut(counts[inner] / engine.lanes * engine.lanes);
+            // SAFETY: the engine is this CPU's; these are whole vectors.
+            unsafe { (engine.touch)(whole.as_mut_ptr(), whole.len(), &touch) }
+            rest.iter_mut().for_each(|value| *value = value.sub(mean));
+        });
+        mean.to_f64()
     }
 
     fn shrink(&self, block: &mut [T]) {
@@ -496,11 +589,11 @@ impl<T: Transformed> Nest<'_, T> {
         output: usize,
         ranges: &[Range<usize>],
         block: &mut [T],
-        (shrunk, odd): (bool, &[Odd<T>]),
+        (staged, sums): (&Staged<'_, T>, &[f64]),
     ) {
         let store = self.problem.store;
         let touch = Touch { scale: None, bias: None, clip: None };
-        let large = shrunk.then(|| power(T::MOST_BITS - T::INPUT_BITS));
+        let large = staged.shrunk.then(|| power(T::MOST_BITS - T::INPUT_BITS));
         let heavy = self.heavy.then(|| power(T::MOST_BITS - T::WEIGHT_BITS));
         for scale in [large, heavy].into_iter().flatten() {
             // SAFETY: the engine is this CPU's; the block is whole vectors.
@@ -509,7 +602,7 @@ impl<T: Transformed> Nest<'_, T> {
                 (self.engine.touch)(block.as_mut_ptr(), block.len(), &touch);
             }
         }
-        for odd in odd {
+        for odd in staged.odd {
             self.add(output, ranges, odd, block);
         }
         let clip = match store.activation {
@@ -518,36 +611,33 @@ impl<T: Transformed> Nest<'_, T> {
             Activation::Clip { low, high } => Some((low, high)),
         };
         let clip = clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high)));
-        let touch = Touch { bias: store.bias.get(output).copied(), clip, ..touch };
+        // What was subtracted from the input, summed by the weights, and the bias.
+        let levels = staged.levels.iter().zip(sums).map(|(level, sum)| level * sum);
+        let mut bias = store.bias.get(output).map(|bias| bias.to_f64());
+        if staged.levels.iter().any(|&level| level != 0.0) {
+            bias = Some(bias.unwrap_or(0.0) + levels.sum::<f64>());
+        }
+        let touch = Touch { bias: bias.map(T::from_f64), clip, ..touch };
         let plain = touch.bias.is_none() && touch.clip.is_none();
         let inner = self.blocks.tiling.inner;
         let strides = store.out.strides();
-        let counts: Vec<usize> = ranges
-            .iter()
-            .enumerate()
-            .map(|(a, range)| if a == inner { 1 } else { range.len() })
-            .collect();
+        let counts: Vec<usize> = ranges.iter().map(Range::len).collect();
         let first: isize =
             ranges.iter().zip(&strides[1..]).map(|(r, &s)| r.start as isize * s).sum();
         let first = first + output as isize * strides[0];
-        let mut index = vec![0; counts.len()];
-        let len = ranges[inner].len();
-        for _ in 0..counts.iter().product() {
-            let (mut at, mut to) = (0, first);
-            for (a, &i) in index.iter().enumerate() {
-                at += self.blocks.place(a, i);
-                to += i as isize * strides[a + 1];
-            }
+        let len = counts[inner];
+        self.blocks.rows(&counts, |at, index| {
+            let to = index.iter().zip(&strides[1..]).map(|(&i, &s)| i as isize * s);
             let row = &mut block[at..];
             if !plain {
                 let whole = len.next_multiple_of(self.engine.lanes);
                 // SAFETY: rows begin at whole vectors of the block, which ends with one.
                 unsafe { (self.engine.touch)(row[..whole].as_mut_ptr(), whole, &touch) }
             }
+            let to = first + to.sum::<isize>();
             // SAFETY: each item has outputs and blocks of its own, and one thread takes it.
             unsafe { store.out.write(to, strides[inner + 1], &row[..len]) }
-            advance(&mut index, &counts);
-        }
+        });
     }
 
     /// Adds the products of what is not finite with the weights that see it.

@@ -89,17 +89,24 @@ impl<'a, T: Transformed> Stager<'a, T> {
         blocks.transform.size() + blocks.transform.panel()
     }
 
-    /// Writes the values of one pair of channels, all its phases, `unit` elements apart, from `to` on.
+    /// Writes the values of one pair of channels, all its phases, `unit` elements apart, from `to` on, and
+    /// the sum of the weights of each phase.
     ///
     /// # Safety
     /// `to` must be writable for a unit of each phase of each of the transform's vectors, which nothing
     /// else accesses meanwhile.
-    pub unsafe fn put(&mut self, pair: (usize, usize), scratch: &mut [T], to: Values<T>) {
+    pub unsafe fn put(
+        &mut self,
+        pair: (usize, usize),
+        scratch: &mut [T],
+        to: Values<T>,
+        sums: &mut [f64],
+    ) {
         let transform = &self.blocks.transform;
         let (block, panel) = scratch.split_at_mut(transform.size());
         assert!(panel.len() >= transform.panel());
-        for phase in 0..self.phases.len() {
-            self.stage(pair, phase, block);
+        for (phase, sum) in sums.iter_mut().enumerate() {
+            *sum = self.stage(pair, phase, block);
             let limit = power(T::MOST_BITS - T::WEIGHT_BITS);
             // SAFETY: the engine is this CPU's, the block whole vectors.
             if !unsafe { (self.engine.tame)(block.as_ptr(), block.len(), limit) } {
@@ -114,7 +121,8 @@ impl<'a, T: Transformed> Stager<'a, T> {
         }
     }
 
-    fn stage(&mut self, (output, channel): (usize, usize), phase: usize, block: &mut [T]) {
+    fn stage(&mut self, (output, channel): (usize, usize), phase: usize, block: &mut [T]) -> f64 {
+        let mut sum = 0.0;
         block.fill(T::default());
         let (inner, outer) = self.phases[phase].split_last().expect("spatial axes");
         let counts: Vec<usize> = outer.iter().map(Vec::len).collect();
@@ -129,9 +137,11 @@ impl<'a, T: Transformed> Stager<'a, T> {
             self.problem.weights.read_row(output, channel, &taps, &mut self.row);
             for &(tap, place, factor) in inner {
                 block[at + place] = self.row[tap].mul(sign.mul(factor));
+                sum += self.row[tap].to_f64();
             }
             advance(&mut index, &counts);
         }
+        sum
     }
 }
 
@@ -139,6 +149,8 @@ impl<'a, T: Transformed> Stager<'a, T> {
 #[derive(Debug)]
 pub struct Spectra {
     values: Workspace,
+    /// The sum of the weights of each.
+    sums: Vec<f64>,
     /// The output channels that they are of.
     pub outputs: Range<usize>,
     /// Outputs of one group among them.
@@ -168,24 +180,32 @@ impl Spectra {
         let size = group.saturating_mul(outputs.len() / rows);
         let mut values = Workspace::new::<T>("the transformed weights", size)?;
         let to = ViewMut::from_slice(&mut values.elements_mut::<T>()[..size], &[size]);
+        let phases = blocks.tiling.phases();
+        let mut sums = room("the sums of weights", outputs.len() * inputs)?;
+        sums.resize(outputs.len() * inputs, 0.0);
+        let shape = [sums.len()];
+        let to_sums = ViewMut::from_slice(&mut sums, &shape);
         let channels = geometry.channels;
         let count = outputs.len() * channels;
         team.share(count.div_ceil(PAIRS_PER_ITEM), |turn| {
             let mut stager = Stager::new(problem, blocks, engine, (shrink, seen))?;
+            let mut sums = vec![0.0; phases];
             with_scratch(Stager::scratch(blocks), |scratch: &mut [T]| {
                 while let Some(item) = turn.next() {
                     let from = item * PAIRS_PER_ITEM;
                     for pair in from..count.min(from + PAIRS_PER_ITEM) {
                         let (o, c) = (pair / channels, pair % channels);
-                        let row = o % rows * inputs + c * blocks.tiling.phases();
+                        let row = o % rows * inputs + c * phases;
                         let at = o / rows * group + row * transform.unit();
-                        let reach = group - pitch + blocks.tiling.phases() * transform.unit();
+                        let reach = group - pitch + phases * transform.unit();
                         let bytes = |elements: usize| (elements * size_of::<T>()) as isize;
                         let at = to.at(bytes(at), 0, bytes(reach));
                         // SAFETY: `at` checked that every vector's phases lie in `values`, and each pair
-                        // has places of its own.
+                        // has places of its own, there and among the sums.
                         unsafe {
-                            stager.put((outputs.start + o, c), scratch, Values { at, pitch });
+                            let to = Values { at, pitch };
+                            stager.put((outputs.start + o, c), scratch, to, &mut sums);
+                            to_sums.write((8 * pair * phases) as isize, 8, &sums);
                         }
                         if !turn.goes_on(transform.size()) {
                             break;
@@ -194,7 +214,7 @@ impl Spectra {
                 }
             })
         })?;
-        Ok(Spectra { values, outputs, rows, inputs, pitch, group })
+        Ok(Spectra { values, sums, outputs, rows, inputs, pitch, group })
     }
 
     /// The values of an output channel and of those that follow it in its group, for reading.
@@ -203,5 +223,10 @@ impl Spectra {
         let start = at / self.rows * self.group + at % self.rows * self.inputs * unit;
         let at = self.values.elements::<T>()[start..].as_ptr().cast_mut();
         Values { at, pitch: self.pitch }
+    }
+
+    /// The sums of the weights of an output channel, and of those that follow it.
+    pub fn sums(&self, output: usize) -> &[f64] {
+        &self.sums[(output - self.outputs.start) * self.inputs..]
     }
 }

@@ -356,19 +356,19 @@ struct Radix4<V> {
 }
 
 impl<V: Wave> Butterfly<V, 4> for Radix4<V> {
-    /// As two levels of radix 2, the first of which has s^2 for both halves.
     #[inline(always)]
     unsafe fn forth(&self, a: [Complex<V>; 4]) -> [Complex<V>; 4] {
         // SAFETY: as above.
         unsafe {
-            let [even, odd] = plus_minus(a[0], self.s2, a[2]);
-            let [even_s, odd_s] = plus_minus(a[1], self.s2, a[3]);
-            let [b0, b2] = plus_minus(even, self.s, even_s);
-            // i s b = s (i b), but without the product by i.
-            let s = self.s;
-            let re = s.1.neg_mul_add(odd_s.0, s.0.neg_mul_add(odd_s.1, odd.0));
-            let im = s.1.neg_mul_add(odd_s.1, s.0.mul_add(odd_s.0, odd.1));
-            [b0, (re, im), b2, other(odd, (re, im))]
+            // One rounded twiddle an element: as two levels of radix 2, with s^2 and s one after the
+            // other, results are off by a tenth more.
+            let b2 = product(self.s2, a[2]);
+            let (b1, b3) = (product(self.s, a[1]), product(self.s3, a[3]));
+            let (even, odd) = (add(a[0], b2), sub(a[0], b2));
+            let (even_i, odd_i) = (add(b1, b3), sub(b1, b3));
+            let c1 = (odd.0.sub(odd_i.1), odd.1.add(odd_i.0));
+            let c3 = (odd.0.add(odd_i.1), odd.1.sub(odd_i.0));
+            [add(even, even_i), c1, sub(even, even_i), c3]
         }
     }
 
@@ -393,17 +393,9 @@ unsafe fn plus_minus<V: Wave>(a: Complex<V>, w: Complex<V>, b: Complex<V>) -> [C
     unsafe {
         let re = w.1.neg_mul_add(b.1, w.0.mul_add(b.0, a.0));
         let im = w.1.mul_add(b.0, w.0.mul_add(b.1, a.1));
-        [(re, im), other(a, (re, im))]
-    }
-}
-
-/// a - b from a and a + b.
-#[inline(always)]
-unsafe fn other<V: Wave>(a: Complex<V>, sum: Complex<V>) -> Complex<V> {
-    // SAFETY: as above.
-    unsafe {
-        let two = V::set(V::Element::from_f64(2.0));
-        (two.mul_sub(a.0, sum.0), two.mul_sub(a.1, sum.1))
+        let re2 = w.1.mul_add(b.1, w.0.neg_mul_add(b.0, a.0));
+        let im2 = w.1.neg_mul_add(b.0, w.0.neg_mul_add(b.1, a.1));
+        [(re, im), (re2, im2)]
     }
 }
 

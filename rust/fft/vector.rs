@@ -40,12 +40,6 @@ pub unsafe trait Wave: Vector {
     /// As for `set`.
     unsafe fn neg_mul_add(self, factor: Self, addend: Self) -> Self;
 
-    /// Lane-wise self * factor - subtrahend, rounded once.
-    ///
-    /// # Safety
-    /// As for `set`.
-    unsafe fn mul_sub(self, factor: Self, subtrahend: Self) -> Self;
-
     /// Turns `LANES` rows of `LANES` elements, `from.1` elements apart, into columns.
     ///
     /// # Safety
@@ -75,12 +69,6 @@ unsafe impl<T: Element, const LANES: usize> Wave for Array<T, LANES> {
     }
 
     #[inline(always)]
-    unsafe fn mul_sub(self, factor: Self, subtrahend: Self) -> Self {
-        let minus = T::from_f64(-0.0);
-        Array(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], minus.sub(subtrahend.0[i]))))
-    }
-
-    #[inline(always)]
     unsafe fn transpose(from: (*const T, usize), to: (*mut T, usize)) {
         for i in 0..LANES {
             for j in 0..LANES {
@@ -99,7 +87,7 @@ mod x86_64 {
 
     macro_rules! wave {
         ($register:ident, $element:ident, $products:expr, $sub:ident, $mul:ident, $nmadd:ident,
-         $msub:ident, $transpose:ident) => {
+         $transpose:ident) => {
             // SAFETY: `transpose` loads and stores whole rows of the two squares.
             unsafe impl Wave for $register {
                 const PRODUCTS: (usize, usize) = $products;
@@ -119,11 +107,6 @@ mod x86_64 {
                     unsafe { $nmadd(self, factor, addend) }
                 }
                 #[inline(always)]
-                unsafe fn mul_sub(self, factor: Self, subtrahend: Self) -> Self {
-                    // SAFETY: as for `sub`.
-                    unsafe { $msub(self, factor, subtrahend) }
-                }
-                #[inline(always)]
                 unsafe fn transpose(from: (*const $element, usize), to: (*mut $element, usize)) {
                     // SAFETY: the caller vouches for both squares.
                     unsafe { $transpose(from, to) }
@@ -132,46 +115,10 @@ mod x86_64 {
         };
     }
 
-    wave!(
-        __m512,
-        f32,
-        (4, 3),
-        _mm512_sub_ps,
-        _mm512_mul_ps,
-        _mm512_fnmadd_ps,
-        _mm512_fmsub_ps,
-        transpose_16
-    );
-    wave!(
-        __m512d,
-        f64,
-        (4, 3),
-        _mm512_sub_pd,
-        _mm512_mul_pd,
-        _mm512_fnmadd_pd,
-        _mm512_fmsub_pd,
-        transpose_8_wide
-    );
-    wave!(
-        __m256,
-        f32,
-        (2, 2),
-        _mm256_sub_ps,
-        _mm256_mul_ps,
-        _mm256_fnmadd_ps,
-        _mm256_fmsub_ps,
-        transpose_8
-    );
-    wave!(
-        __m256d,
-        f64,
-        (2, 2),
-        _mm256_sub_pd,
-        _mm256_mul_pd,
-        _mm256_fnmadd_pd,
-        _mm256_fmsub_pd,
-        transpose_4
-    );
+    wave!(__m512, f32, (4, 3), _mm512_sub_ps, _mm512_mul_ps, _mm512_fnmadd_ps, transpose_16);
+    wave!(__m512d, f64, (4, 3), _mm512_sub_pd, _mm512_mul_pd, _mm512_fnmadd_pd, transpose_8_wide);
+    wave!(__m256, f32, (2, 2), _mm256_sub_ps, _mm256_mul_ps, _mm256_fnmadd_ps, transpose_8);
+    wave!(__m256d, f64, (2, 2), _mm256_sub_pd, _mm256_mul_pd, _mm256_fnmadd_pd, transpose_4);
 
     // All four read each row in pieces of 128 bits, and put those of rows that lie a quarter (half) of
     // the square apart into one register: inserting from memory is a load, while moving pieces between
