@@ -24,6 +24,7 @@ mod vector;
 pub use block::Transformed;
 
 use crate::contract::{self, Problem};
+use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::parallel::{Stopped, Team};
 use crate::tile::Kernels;
@@ -54,6 +55,41 @@ pub fn cost(geometry: &Geometry, element: usize) -> Option<f64> {
     }
     let tiling = blocks::tiling(geometry, element).ok()?;
     Some(tiling.time(geometry, element, geometry.axes[0].output).whole())
+}
+
+/// Bytes that a convolution of elements of some bytes takes beside its arrays, at most, on some threads.
+pub fn workspace(geometry: &Geometry, element: usize, threads: usize) -> Result<usize, Error> {
+    let tiling = blocks::tiling(geometry, element)?;
+    let block = tiling.shape.size(tiling::LANES).saturating_mul(element);
+    let count = |n: usize| n.saturating_mul(block);
+    let inputs = geometry.channels.saturating_mul(tiling.phases());
+    let (outputs, groups) = (geometry.outputs, geometry.groups);
+    let weights = count(inputs.saturating_mul(outputs).saturating_mul(groups));
+    let weights = weights.min(SPECTRA_BYTES.max(count(inputs)));
+    // A block and a panel; then values of some blocks, and those of some weights.
+    let desk = 2 * block;
+    let blocks = tiling.blocks().fold(geometry.axes[0].output, usize::saturating_mul);
+    let one = count(inputs + outputs);
+    let values = nest::MOST_VALUES_BYTES.max(one).min(one.saturating_mul(blocks));
+    let values = if inputs * outputs == 1 { 0 } else { values };
+    let parted = weights.saturating_add(threads.saturating_mul(desk.saturating_add(values)));
+    // Or the values of the whole input, and what each thread makes of them.
+    let input = count(inputs.saturating_mul(blocks));
+    let each = nest::WEIGHTS_BYTES + nest::MOST_VALUES_BYTES;
+    let shared = if input <= nest::SHARED_BYTES && inputs * outputs > 1 {
+        let each = each.min(weights.saturating_add(one.saturating_mul(blocks)));
+        input.saturating_add(threads.saturating_mul(desk.saturating_add(each)))
+    } else {
+        0
+    };
+    Ok(parted.max(shared).saturating_add(tables(&tiling, element)))
+}
+
+/// Bytes of a transform's tables: a lone axis has a root for each row.
+fn tables(tiling: &tiling::Tiling, element: usize) -> usize {
+    let numbers: usize = tiling.shape.lens.iter().sum();
+    let cut = if tiling.shape.cut { tiling.shape.size(tiling::LANES) } else { 0 };
+    (numbers + cut).saturating_mul(2 * element + 16)
 }
 
 /// Computes a convolution by transforms.

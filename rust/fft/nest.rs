@@ -18,14 +18,15 @@ use super::spectra::{Seen, Spectra, Stager};
 /// Bytes of values of the input and the result that a thread holds at a time: more than a second-level
 /// cache where the weights' values are more than that as well, and are better read seldom.
 const VALUES_BYTES: usize = 3 << 20;
-const MOST_VALUES_BYTES: usize = 16 << 20;
+/// The most of them.
+pub const MOST_VALUES_BYTES: usize = 16 << 20;
 
 /// Bytes of the values of a whole input that threads share, at most.
-const SHARED_BYTES: usize = 32 << 20;
+pub const SHARED_BYTES: usize = 32 << 20;
 
 /// Bytes of the weights' values that a thread makes at a time from a shared input, and of how many
 /// outputs: each time the input is read, from the last cache or beyond.
-const WEIGHTS_BYTES: usize = 8 << 20;
+pub const WEIGHTS_BYTES: usize = 8 << 20;
 const MOST_ROWS: usize = 16;
 
 /// Bytes of the weights' values that are as good as nothing.
@@ -74,6 +75,14 @@ struct Staged<'a, T> {
     levels: &'a [f64],
     /// What is not finite.
     odd: &'a [Odd<T>],
+}
+
+/// What becomes of results that see something that is not finite.
+struct Spoiled<T> {
+    /// Where those lie that see a NaN.
+    nan: Vec<usize>,
+    /// What else there is.
+    infinite: Vec<Odd<T>>,
 }
 
 /// What a thread does at a time.
@@ -150,8 +159,13 @@ impl<T: Transformed> Nest<'_, T> {
         if weights <= FEW_BYTES as f64 || from > SHARED_BYTES as f64 {
             return None;
         }
-        let rows = ((WEIGHTS_BYTES as f64 / row) as usize).clamp(4, MOST_ROWS);
-        let rows = rows.min(outputs.div_ceil(threads));
+        let fits = (WEIGHTS_BYTES as f64 / row)
+            .min(MOST_VALUES_BYTES as f64 / bytes(self.positions(), 1))
+            .min(MOST_ROWS as f64) as usize;
+        if fits < outputs.min(4) {
+            return None;
+        }
+        let rows = fits.min(outputs.div_ceil(threads));
         let parts = ((from + to) / MOST_VALUES_BYTES as f64).ceil();
         let shared = from * (1.0 + (outputs as f64 / rows as f64).ceil()) + to;
         let parted = weights * (1.0 + parts) + 2.0 * (from + to);
@@ -238,7 +252,8 @@ impl<T: Transformed> Nest<'_, T> {
             // for each of the block's.
             unsafe { (self.engine.filter)(transform, block, panel, values) }
             let staged = Staged { shrunk, levels: &levels, odd: &odd };
-            self.store(output, &ranges, desk.block, (&staged, spectra.sums(output)));
+            let spoiled = self.spoiled(&ranges, &odd);
+            self.store(output, &ranges, desk.block, (&staged, &spoiled, spectra.sums(output)));
             if !turn.goes_on(transform.size()) {
                 break;
             }
@@ -438,12 +453,13 @@ impl<T: Transformed> Nest<'_, T> {
             let start = staged.odd.partition_point(|o| o.position < position);
             let end = staged.odd.partition_point(|o| o.position <= position);
             staged.odd = &staged.odd[start..end];
+            let spoiled = self.spoiled(&ranges, staged.odd);
             for (o, output) in item.outputs.clone().enumerate() {
                 let from = Values { at: to.at.wrapping_add((p * outputs + o) * unit), ..to };
                 let (block, panel) = (desk.block.as_mut_ptr(), desk.panel.as_mut_ptr());
                 // SAFETY: as above; block and panel have their sizes.
                 unsafe { (self.engine.synthesise)(transform, block, panel, from) }
-                self.store(output, &ranges, desk.block, (&staged, &sums[o * inputs..]));
+                self.store(output, &ranges, desk.block, (&staged, &spoiled, &sums[o * inputs..]));
                 if !turn.goes_on(transform.size()) {
                     return;
                 }
@@ -589,7 +605,7 @@ impl<T: Transformed> Nest<'_, T> {
         output: usize,
         ranges: &[Range<usize>],
         block: &mut [T],
-        (staged, sums): (&Staged<'_, T>, &[f64]),
+        (staged, spoiled, sums): (&Staged<'_, T>, &Spoiled<T>, &[f64]),
     ) {
         let store = self.problem.store;
         let touch = Touch { scale: None, bias: None, clip: None };
@@ -602,8 +618,11 @@ impl<T: Transformed> Nest<'_, T> {
                 (self.engine.touch)(block.as_mut_ptr(), block.len(), &touch);
             }
         }
-        for odd in staged.odd {
+        for odd in &spoiled.infinite {
             self.add(output, ranges, odd, block);
+        }
+        for &at in &spoiled.nan {
+            block[at] = T::from_f64(f64::NAN);
         }
         let clip = match store.activation {
             Activation::None => None,
@@ -640,7 +659,53 @@ impl<T: Transformed> Nest<'_, T> {
         });
     }
 
-    /// Adds the products of what is not finite with the weights that see it.
+    /// Which results of a block see what is not finite. A picture may have NaN in half of its pixels, so
+    /// they are not gone through one by one: windows are products of axes, and each axis takes its turn.
+    fn spoiled(&self, ranges: &[Range<usize>], odd: &[Odd<T>]) -> Spoiled<T> {
+        let is_nan = |odd: &&Odd<T>| odd.value.to_f64().is_nan();
+        let infinite = odd.iter().filter(|odd| !is_nan(odd)).copied().collect();
+        let mut spoiled = Spoiled { nan: Vec::new(), infinite };
+        let nan: Vec<&Odd<T>> = odd.iter().filter(is_nan).collect();
+        if nan.is_empty() {
+            return spoiled;
+        }
+        let (sides, phases) = (&self.blocks.tiling.sides, self.blocks.tiling.phases());
+        let lens: Vec<usize> = ranges.iter().map(Range::len).collect();
+        let mut seen = vec![false; lens.iter().product()];
+        for phase in 0..phases {
+            let mut counts: Vec<usize> =
+                sides.iter().zip(&lens).map(|(side, &len)| len + side.reach).collect();
+            let mut mask = vec![false; counts.iter().product()];
+            for odd in nan.iter().filter(|odd| odd.input % phases == phase) {
+                let at = self.blocks.coordinates(odd.at);
+                mask[at.iter().zip(&counts).fold(0, |flat, (&i, &n)| flat * n + i)] = true;
+            }
+            for (a, (side, &index)) in sides.iter().zip(&self.blocks.phase(phase)).enumerate() {
+                let inner: usize = counts[a + 1..].iter().product();
+                let (from, to) = (counts[a] * inner, lens[a] * inner);
+                let mut along = vec![false; mask.len() / from * to];
+                for (mask, along) in mask.chunks_exact(from).zip(along.chunks_exact_mut(to)) {
+                    for &(_, shift) in &side.phases[index].taps {
+                        let mask = &mask[shift * inner..];
+                        along.iter_mut().zip(mask).for_each(|(to, &from)| *to |= from);
+                    }
+                }
+                (mask, counts[a]) = (along, lens[a]);
+            }
+            seen.iter_mut().zip(mask).for_each(|(to, from)| *to |= from);
+        }
+        let mut index = vec![0; lens.len()];
+        for seen in seen {
+            if seen {
+                let places = index.iter().enumerate().map(|(a, &i)| self.blocks.place(a, i));
+                spoiled.nan.push(places.sum());
+            }
+            advance(&mut index, &lens);
+        }
+        spoiled
+    }
+
+    /// Adds the products of what is infinite with the weights that see it.
     fn add(&self, output: usize, ranges: &[Range<usize>], odd: &Odd<T>, block: &mut [T]) {
         let blocks = self.blocks;
         let phases = blocks.tiling.phases();

@@ -9,7 +9,7 @@ use crate::geometry::{Axis, Geometry};
 use super::block::Shape;
 
 /// Lanes that costs are counted with: those of the widest vectors, in float32.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Real numbers on a lone axis that is cut in two, at least: a panel and a vector each way.
 const LEAST_CUT: usize = 2 * LANES * LANES;
