@@ -16,6 +16,7 @@
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
+//! | [`fft`] | long kernels, by products of transforms |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
 //! | [`parallel`] | threads and their scratch |
 //! | [`error`] | what can be wrong, and how it is said |
@@ -27,6 +28,7 @@
 pub mod contract;
 pub mod cover;
 pub mod error;
+pub mod fft;
 pub mod geometry;
 pub mod local;
 pub mod operand;

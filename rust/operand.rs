@@ -54,6 +54,18 @@ impl<'a, T: Element> Weights<'a, T> {
         self.strides[0]
     }
 
+    /// Reads the taps along the innermost kernel axis at `outer` of the others.
+    pub fn read_row(&self, output: usize, channel: usize, outer: &[usize], to: &mut [T]) {
+        let inner = outer.len();
+        let taps = outer.iter().enumerate().map(|(axis, &tap)| self.tap(axis, tap));
+        let at = output as isize * self.strides[0]
+            + channel as isize * self.strides[1]
+            + taps.sum::<isize>()
+            + self.tap(inner, 0);
+        let step = if self.flip { -self.strides[inner + 2] } else { self.strides[inner + 2] };
+        self.memory().read(at, step, to);
+    }
+
     /// Most rows that a tile may have: rows whose addresses agree modulo 4 KiB share one set of the
     /// first-level cache, which holds 8 or 12 lines. A 1x1 layer of 1024 channels runs at 46 % of
     /// the peak with 14 rows and at 85 % with 8 (Zen 5, 12 ways).
@@ -62,13 +74,18 @@ impl<'a, T: Element> Weights<'a, T> {
         if bytes > 0 && bytes.is_multiple_of(4096) { 8 } else { usize::MAX }
     }
 
+    /// The offset of a tap of a kernel axis.
+    fn tap(&self, axis: usize, tap: usize) -> isize {
+        let at = if self.flip { self.kernel[axis] - 1 - tap } else { tap };
+        at as isize * self.strides[axis + 2]
+    }
+
     /// Where their taps lie.
     pub fn taps(&self) -> Result<Taps, Error> {
         let mut axes = vec![vec![0]];
-        for (&kernel, &stride) in self.kernel.iter().zip(&self.strides[2..]) {
+        for (axis, &kernel) in self.kernel.iter().enumerate() {
             let mut taps = room("the table of taps", kernel)?;
-            let at = |tap| if self.flip { kernel - 1 - tap } else { tap };
-            taps.extend((0..kernel).map(|tap| at(tap) as isize * stride));
+            taps.extend((0..kernel).map(|tap| self.tap(axis, tap)));
             axes.push(taps);
         }
         Ok(Taps { channel: self.strides[1], axes })

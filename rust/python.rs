@@ -20,6 +20,7 @@ use array::{Array, canonical, check_out, data, empty};
 
 use crate::contract::Problem;
 use crate::error::{Error, Kind};
+use crate::fft::Transformed;
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
@@ -57,7 +58,7 @@ struct Call<'py> {
 }
 
 impl<'py> Call<'py> {
-    fn run<T: Tiled + numpy::Element>(
+    fn run<T: Transformed + numpy::Element>(
         &self,
         py: Python<'py>,
         out: Any<'_, 'py>,

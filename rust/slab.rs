@@ -213,7 +213,7 @@ impl Layout {
 }
 
 /// Appends the runs of one row: every `axis.stride`th of padded positions `padded`.
-fn row(axis: &Axis, padded: Range<usize>, stride: isize, runs: &mut Vec<Run>) {
+pub(crate) fn row(axis: &Axis, padded: Range<usize>, stride: isize, runs: &mut Vec<Run>) {
     let len = padded.len() / axis.stride;
     let (kept, kept_len) = axis.kept();
     // Which of them lie in the kept input.
@@ -243,7 +243,7 @@ fn row(axis: &Axis, padded: Range<usize>, stride: isize, runs: &mut Vec<Run>) {
 }
 
 /// Cuts the runs from `start` on into runs of one.
-fn split(runs: &mut Vec<Run>, start: usize) {
+pub(crate) fn split(runs: &mut Vec<Run>, start: usize) {
     for run in runs.split_off(start) {
         runs.extend((0..run.len).map(|i| Run {
             to: run.to + i,

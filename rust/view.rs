@@ -17,6 +17,10 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     fn swap_bytes(self) -> Self;
     /// Sum.
     fn add(self, other: Self) -> Self;
+    /// Difference.
+    fn sub(self, other: Self) -> Self;
+    /// Product.
+    fn mul(self, other: Self) -> Self;
     /// self * factor + addend, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// The element of another type, rounded where this one is narrower.
@@ -40,6 +44,14 @@ macro_rules! element {
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
+            }
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                self - other
+            }
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                self * other
             }
             #[inline(always)]
             fn mul_add(self, factor: Self, addend: Self) -> Self {
@@ -284,6 +296,21 @@ impl<'a, T> Memory<'a, T> {
             "operand outside of its memory"
         );
         self.ptr.wrapping_offset(index)
+    }
+
+    /// Reads a run of elements, `step` elements apart from element `index` on, into `to`.
+    pub fn read(&self, index: isize, step: isize, to: &mut [T])
+    where
+        T: Copy,
+    {
+        let Some(steps) = to.len().checked_sub(1) else { return };
+        let reach = step * steps as isize;
+        let mut from = self.at(index, reach.min(0), reach.max(0));
+        for value in to {
+            // SAFETY: `at` checked both ends of the run, and all of it lies between.
+            *value = unsafe { *from };
+            from = from.wrapping_offset(step);
+        }
     }
 }
 

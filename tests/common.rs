@@ -4,12 +4,13 @@
 #![allow(dead_code)] // neither of them uses all
 
 use faltung::contract::Problem;
+use faltung::fft::Transformed;
 use faltung::geometry::{Activation, Geometry, Spec};
 use faltung::operand::Weights;
 use faltung::parallel::{Stopped, Team};
 use faltung::plan;
 use faltung::store::Store;
-use faltung::tile::{Kernels, Tiled};
+use faltung::tile::Kernels;
 use faltung::view::{Element, View, ViewMut, contiguous};
 
 /// Random numbers that are the same in every run (SplitMix64: Steele, Lea and Flood, 2014).
@@ -53,7 +54,7 @@ pub struct Convolution<T> {
     pub activation: Activation,
 }
 
-impl<T: Tiled> Convolution<T> {
+impl<T: Transformed> Convolution<T> {
     /// Of random arrays, batched, with neither bias nor activation.
     pub fn random(spec: &Spec, x: &[usize], weight: &[usize]) -> Self {
         let mut random = Random(1);

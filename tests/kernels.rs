@@ -1,6 +1,7 @@
 //! Every tile kernel and every instruction set of this machine gives the bits that the definition
 //! of a result says: chains of fused multiply-adds in the order of the taps.
 
+use faltung::fft::Transformed;
 use faltung::geometry::{Activation, Axis, Padding, PaddingMode, PerAxis, Spec};
 use faltung::parallel::{Stopped, Team};
 use faltung::tile::{
@@ -277,7 +278,7 @@ fn a_tile_that_would_leave_an_operand_panics() {
 }
 
 /// A convolution by the definition: loops over outputs and taps, positions by [`Axis::source`].
-fn by_definition<T: Tiled>(convolution: &Convolution<T>) -> Vec<T> {
+fn by_definition<T: Transformed>(convolution: &Convolution<T>) -> Vec<T> {
     let g = &convolution.geometry;
     let lens = |of: fn(&Axis) -> usize| g.axes.iter().map(of).collect::<Vec<_>>();
     let taps = g.kernel_taps();
@@ -363,7 +364,7 @@ fn plain() -> Spec {
 
 /// Runs a convolution on every instruction set, on one thread and on three, and compares with the
 /// definition.
-fn check<T: Tiled>(name: &str, convolution: &Convolution<T>) {
+fn check<T: Transformed>(name: &str, convolution: &Convolution<T>) {
     assert!(convolution.geometry.flops() > 5e6, "{name} is too small for threads");
     let expected = by_definition(convolution);
     for isa in available() {
@@ -387,7 +388,7 @@ fn check<T: Tiled>(name: &str, convolution: &Convolution<T>) {
 }
 
 /// Convolutions of each kind that the loop nest treats in its own way.
-fn whole_convolutions<T: Tiled>() {
+fn whole_convolutions<T: Transformed>() {
     let run = |name: &str, spec: &Spec, x: &[usize], weight: &[usize]| {
         check(name, &Convolution::<T>::random(spec, x, weight));
     };

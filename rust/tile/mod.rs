@@ -14,6 +14,9 @@ mod x86_64;
 
 use std::sync::OnceLock;
 
+pub(crate) use scalar::Array;
+pub(crate) use vector::Vector;
+
 pub use contraction::{Contraction, Ending, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};

@@ -7,8 +7,9 @@ use super::vector::Vector;
 use super::{Isa, Kernels, Tiled};
 use crate::view::Element;
 
+/// A vector of `LANES` elements.
 #[derive(Clone, Copy)]
-struct Array<T, const LANES: usize>([T; LANES]);
+pub struct Array<T, const LANES: usize>(pub(crate) [T; LANES]);
 
 // SAFETY: `read_unaligned` and `write_unaligned` of exactly one array.
 unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {

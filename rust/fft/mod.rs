@@ -1,0 +1,147 @@
+//! Convolution by transforms, for long kernels: overlap-save.
+//!
+//! `docs/fft.md` has the method, its error and what was measured. In short: blocks of the input are
+//! staged as a [slab](crate::slab) is, transformed ([`block`]), multiplied by the transforms of the
+//! weights, summed over channels, and transformed back; what wrapped around is dropped. Transforms of
+//! an input channel serve all outputs, those of the weights all blocks and images.
+//!
+//! Every step is made of fused multiply-adds in an order that the problem alone decides
+//! ([`tiling`]), so the promise of the direct method holds here as well: the same bits for any number of
+//! threads, layout, batch and instruction set.
+//!
+//! What is not finite never enters a transform, where it would reach every result: it is set aside while
+//! staging, and its own products are added to those results whose windows hold it. Numbers so large
+//! that a sum in a transform might overflow are scaled by a power of two.
+
+pub mod block;
+mod blocks;
+mod nest;
+mod spectra;
+pub mod tiling;
+mod tree;
+mod vector;
+
+pub use block::Transformed;
+
+use crate::contract::{self, Problem};
+use crate::error::Error;
+use crate::geometry::Geometry;
+use crate::parallel::{Stopped, Team};
+use crate::tile::Kernels;
+use crate::view::Element;
+use nest::Nest;
+use spectra::{Seen, Spectra};
+
+/// Bytes of the weights' values that are held at a time.
+const SPECTRA_BYTES: usize = 64 << 20;
+
+/// Results below which a call stays on its caller's thread, counted with the transforms of weights.
+const SERIAL: usize = 1 << 15;
+
+/// 2 to a power.
+fn power<T: Element>(bits: i32) -> T {
+    T::from_f64(f64::powi(2.0, bits))
+}
+
+/// Taps of a channel below which a transform never pays.
+const FEWEST_TAPS: usize = 20;
+
+/// The predicted time in nanoseconds of a convolution of elements of some bytes, on one thread of the
+/// nominal machine that [`tiling::Time`] tells of. `None` where the kernel is too small to be worth the
+/// question, which is answered without any work.
+pub fn cost(geometry: &Geometry, element: usize) -> Option<f64> {
+    if geometry.kernel_taps() < FEWEST_TAPS || geometry.positions() * geometry.channels == 0 {
+        return None;
+    }
+    let tiling = blocks::tiling(geometry, element).ok()?;
+    Some(tiling.time(geometry, element, geometry.axes[0].output).whole())
+}
+
+/// Bytes that a convolution of elements of some bytes takes beside its arrays, at most, on some threads.
+pub fn workspace(geometry: &Geometry, element: usize, threads: usize) -> Result<usize, Error> {
+    let tiling = blocks::tiling(geometry, element)?;
+    let block = tiling.shape.size(tiling::LANES).saturating_mul(element);
+    let count = |n: usize| n.saturating_mul(block);
+    let inputs = geometry.channels.saturating_mul(tiling.phases());
+    let (outputs, groups) = (geometry.outputs, geometry.groups);
+    let weights = count(inputs.saturating_mul(outputs).saturating_mul(groups));
+    let weights = weights.min(SPECTRA_BYTES.max(count(inputs)));
+    // A block and a panel; then values of some blocks, and those of some weights.
+    let desk = 2 * block;
+    let blocks = tiling.blocks().fold(geometry.axes[0].output, usize::saturating_mul);
+    let one = count(inputs + outputs);
+    let values = nest::MOST_VALUES_BYTES.max(one).min(one.saturating_mul(blocks));
+    let values = if inputs * outputs == 1 { 0 } else { values };
+    let parted = weights.saturating_add(threads.saturating_mul(desk.saturating_add(values)));
+    // Or the values of the whole input, and what each thread makes of them.
+    let input = count(inputs.saturating_mul(blocks));
+    let each = nest::WEIGHTS_BYTES + nest::MOST_VALUES_BYTES;
+    let shared = if input <= nest::SHARED_BYTES && inputs * outputs > 1 {
+        let each = each.min(weights.saturating_add(one.saturating_mul(blocks)));
+        input.saturating_add(threads.saturating_mul(desk.saturating_add(each)))
+    } else {
+        0
+    };
+    Ok(parted.max(shared).saturating_add(tables(&tiling, element)))
+}
+
+/// Bytes of a transform's tables: a lone axis has a root for each row.
+fn tables(tiling: &tiling::Tiling, element: usize) -> usize {
+    let numbers: usize = tiling.shape.lens.iter().sum();
+    let cut = if tiling.shape.cut { tiling.shape.size(tiling::LANES) } else { 0 };
+    (numbers + cut).saturating_mul(2 * element + 16)
+}
+
+/// Computes a convolution by transforms.
+pub fn convolve<T: Transformed>(
+    problem: &Problem<'_, T>,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<(), Stopped> {
+    let geometry = problem.geometry;
+    if geometry.positions() * geometry.outputs * geometry.channels == 0 {
+        return contract::direct(problem, kernels, team);
+    }
+    let engine = T::engine(kernels.isa);
+    let blocks = &*blocks::blocks::<T>(geometry, engine.lanes)?;
+    let outputs = geometry.groups * geometry.outputs;
+    let pairs = outputs.saturating_mul(geometry.channels);
+    let work = (geometry.positions() * outputs)
+        .saturating_add(pairs.saturating_mul(blocks.transform.size()));
+    let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
+    // A second time where weights turn out to be so large that they should be made smaller.
+    for heavy in [false, true] {
+        let nest = Nest { problem, blocks, engine, heavy };
+        let seen = Seen::default();
+        if let Some(rows) = nest.shares_input(team.threads) {
+            for group in 0..geometry.groups {
+                nest.with_input((group, rows), &seen, team)?;
+            }
+        } else {
+            let each = blocks.inputs(geometry) * blocks.transform.units() * blocks.transform.unit();
+            let most = (SPECTRA_BYTES / size_of::<T>() / each).max(1);
+            // Whole groups, or parts of one.
+            let whole = most / geometry.outputs * geometry.outputs;
+            let mut first = 0;
+            while first < outputs {
+                let group = (first / geometry.outputs + 1) * geometry.outputs;
+                let end = if whole > 0 { first + whole } else { group.min(first + most) };
+                let part = first..end.min(outputs);
+                first = part.end;
+                let spectra = Spectra::new(problem, blocks, part, (engine, team), (heavy, &seen))?;
+                if seen.odd() || seen.large() && !heavy {
+                    break;
+                }
+                nest.with_spectra(&spectra, team)?;
+            }
+        }
+        if seen.odd() {
+            // What is not finite among the weights is for the plain sum.
+            return contract::direct(problem, kernels, team);
+        }
+        if !seen.large() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! How a convolution is cut into blocks that are transformed, and what that costs.
+//!
+//! Everything here is a function of the problem alone, of its batch not even, so that neither threads,
+//! layout nor the images beside an image change the bits of a result.
+
+use crate::error::{Error, room};
+use crate::geometry::{Axis, Geometry};
+
+use super::block::Shape;
+
+/// Lanes that costs are counted with: those of the widest vectors, in float32.
+pub const LANES: usize = 16;
+
+/// Real numbers on a lone axis that is cut in two, at least: a panel and a vector each way.
+const LEAST_CUT: usize = 2 * LANES * LANES;
+
+/// One axis of the blocks.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// The convolution's axis.
+    pub axis: Axis,
+    /// What the stride makes of it: taps of one residue see only every `stride`th element.
+    pub phases: Vec<Phase>,
+    /// How far the last tap lies from the first, in elements of a phase.
+    pub reach: usize,
+    /// Outputs of a block.
+    pub len: usize,
+    /// Elements of a phase that are transformed; 1 where there is nothing to transform.
+    pub size: usize,
+}
+
+/// Taps that see the same elements.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// The residue of their positions modulo the stride.
+    pub residue: usize,
+    /// Each tap, and how far it shifts a phase.
+    pub taps: Vec<(usize, usize)>,
+}
+
+/// The blocks of a convolution.
+#[derive(Clone, Debug)]
+pub struct Tiling {
+    /// One an axis of the geometry.
+    pub sides: Vec<Side>,
+    /// The first axis that is transformed, which is folded in half.
+    pub fold: usize,
+    /// The last one, along which elements are neighbours.
+    pub inner: usize,
+    /// What a block is to a transform.
+    pub shape: Shape,
+}
+
+impl Tiling {
+    /// The best blocks for a convolution of elements of some bytes.
+    pub fn new(geometry: &Geometry, element: usize) -> Result<Self, Error> {
+        let sides = geometry.axes.iter().map(Side::new).collect::<Result<Vec<_>, _>>()?;
+        let mut axes: Vec<usize> = (0..sides.len()).filter(|&a| sides[a].reach > 0).collect();
+        if axes.is_empty() {
+            axes.push(sides.len() - 1);
+        }
+        let (fold, inner) = (axes[0], axes[axes.len() - 1]);
+        let choices: Vec<Vec<usize>> =
+            axes.iter().map(|&a| sizes(&sides[a], a == fold, fold == inner)).collect();
+        let mut tiling =
+            Tiling { sides, fold, inner, shape: Shape { lens: Vec::new(), cut: false } };
+        // From twice the kernel on, one axis after the other, until none gains.
+        let mut chosen: Vec<usize> = axes
+            .iter()
+            .zip(&choices)
+            .map(|(&a, sizes)| {
+                let wanted = 2 * tiling.sides[a].reach + 1;
+                sizes.iter().position(|&n| n >= wanted).unwrap_or(sizes.len() - 1)
+            })
+            .collect();
+        let mut set = |chosen: &[usize]| {
+            for ((&a, sizes), &i) in axes.iter().zip(&choices).zip(chosen) {
+                tiling.sides[a].resize(sizes[i]);
+            }
+            tiling.time(geometry, element, 1).whole()
+        };
+        let mut best = set(&chosen);
+        loop {
+            let before = best;
+            for a in 0..axes.len() {
+                for i in 0..choices[a].len() {
+                    let old = std::mem::replace(&mut chosen[a], i);
+                    let time = set(&chosen);
+                    if time < best {
+                        best = time;
+                    } else {
+                        chosen[a] = old;
+                    }
+                }
+            }
+            if best == before {
+                break;
+            }
+        }
+        set(&chosen);
+        tiling.shape = tiling.shape_of();
+        Ok(tiling)
+    }
+
+    /// Blocks on each axis.
+    pub fn blocks(&self) -> impl Iterator<Item = usize> {
+        self.sides.iter().map(|side| side.axis.output.div_ceil(side.len))
+    }
+
+    /// Phases of a channel.
+    pub fn phases(&self) -> usize {
+        self.sides.iter().map(|side| side.phases.len()).product()
+    }
+
+    fn shape_of(&self) -> Shape {
+        let mut lens: Vec<usize> = (self.fold..=self.inner)
+            .filter(|&a| self.sides[a].size > 1 || a == self.inner)
+            .map(|a| self.sides[a].size / if a == self.fold { 2 } else { 1 })
+            .collect();
+        let cut = self.fold == self.inner;
+        if cut {
+            // As square as whole panels and vectors allow.
+            let parts = lens[0] / (LANES * LANES);
+            let rows = (1..=parts).filter(|r| parts.is_multiple_of(*r) && r * r <= parts);
+            let rows = LANES * rows.max().unwrap_or(1);
+            lens = vec![rows, lens[0] / rows];
+        }
+        Shape { lens, cut }
+    }
+
+    /// The predicted time of one call on images that are `batch`.
+    pub fn time(&self, geometry: &Geometry, element: usize, batch: usize) -> Time {
+        let blocks = self.sides[1..].iter().map(|s| s.axis.output.div_ceil(s.len) as f64);
+        let blocks = batch as f64 * blocks.product::<f64>();
+        let rows = self.sides[..self.inner].iter().map(|s| s.size as f64).product::<f64>();
+        let [groups, inputs, outputs, taps] = [
+            geometry.groups,
+            geometry.channels * self.phases(),
+            geometry.outputs,
+            geometry.kernel_taps() / self.phases(),
+        ]
+        .map(|n| n as f64);
+        let size = self.shape_of().size(LANES) as f64;
+        let wide = element as f64 / 4.0;
+        let bytes = size * element as f64;
+        let far = (bytes / NEAR_BYTES).log2().max(0.0) + 4.0 * (bytes / FAR_BYTES).log2().max(0.0);
+        let transform = size * wide * (MOVE + LEVEL * size.log2() + FAR * far) + rows * ROW;
+        let pairs = groups * inputs * outputs;
+        let products = if inputs * outputs == 1.0 { 0.0 } else { pairs * 2.0 * size * wide };
+        Time {
+            weights: pairs * (transform + taps * TAP + products.min(1.0) * bytes * BYTE),
+            work: blocks * (groups * (inputs + outputs) * transform + products * MULTIPLY),
+        }
+    }
+}
+
+/// Nanoseconds that the parts of a call take on one thread of the nominal machine: 3 GHz with AVX-512,
+/// 200 GFLOP/s in float32 in the tiles of the direct method.
+#[derive(Clone, Copy, Debug)]
+pub struct Time {
+    /// Transforms of the weights.
+    pub weights: f64,
+    /// All else.
+    pub work: f64,
+}
+
+impl Time {
+    /// Both.
+    pub fn whole(self) -> f64 {
+        self.weights + self.work
+    }
+}
+
+// Nanoseconds, measured on one thread of a Sapphire Rapids core in float32; in float64 what counts
+// elements doubles. Blocks of 2048 to 131072 numbers take 0.47 to 0.81 ns a number in either direction,
+// staged and stored, and these constants give each of them within 8 %.
+
+/// Of a number that is staged (or stored) and transposed.
+const MOVE: f64 = 0.3;
+/// Of a number in half a level of radix 4.
+const LEVEL: f64 = 0.015;
+/// Of a number in a block, for each doubling of it beyond [`NEAR_BYTES`], and four times that beyond
+/// [`FAR_BYTES`].
+const FAR: f64 = 0.06;
+const NEAR_BYTES: f64 = 32768.0;
+const FAR_BYTES: f64 = 1048576.0;
+/// Of a row that is staged or stored.
+const ROW: f64 = 12.0;
+/// Of a weight that is put in its place.
+const TAP: f64 = 1.2;
+/// Of a byte of the weights' values that is written and read again.
+const BYTE: f64 = 0.08;
+/// Of a product and sum.
+const MULTIPLY: f64 = 0.015;
+
+impl Side {
+    fn new(axis: &Axis) -> Result<Self, Error> {
+        let mut phases: Vec<Phase> = Vec::new();
+        let count = axis.kernel.min(axis.stride);
+        let each = axis.kernel.div_ceil(count);
+        for tap in 0..axis.kernel {
+            let at = tap * axis.dilation;
+            let (residue, shift) = (at % axis.stride, at / axis.stride);
+            let index = match phases.iter().position(|phase| phase.residue == residue) {
+                Some(index) => index,
+                None => {
+                    phases.push(Phase { residue, taps: room("the table of taps", each)? });
+                    phases.len() - 1
+                }
+            };
+            phases[index].taps.push((tap, shift));
+        }
+        let reach = (axis.kernel - 1) * axis.dilation / axis.stride;
+        Ok(Side { axis: *axis, phases, reach, len: 1, size: 1 })
+    }
+
+    fn resize(&mut self, size: usize) {
+        self.size = size;
+        self.len = (size - self.reach).min(self.axis.output).max(1);
+    }
+}
+
+/// The sizes that an axis may have, ascending: from the first that holds a window to the first that
+/// holds them all, but not far beyond the kernel.
+fn sizes(side: &Side, fold: bool, cut: bool) -> Vec<usize> {
+    let unit = if cut {
+        LEAST_CUT
+    } else if fold {
+        2
+    } else {
+        1
+    };
+    let most = (16 * (side.reach + 1)).max(if cut { 1 << 16 } else { 64 });
+    let whole = side.axis.output.saturating_add(side.reach);
+    let least = (side.reach + 1).div_ceil(unit);
+    let mut sizes = Vec::new();
+    let mut power = 1usize;
+    while power <= least.saturating_mul(32).max(1 << 16) {
+        // 1, 9/8 and 3/2 times a power of two.
+        for (times, by) in [(1, 1), (9, 8), (3, 2)] {
+            if power.is_multiple_of(by) {
+                sizes.push(power / by * times);
+            }
+        }
+        power *= 2;
+    }
+    sizes.retain(|&n| n >= least);
+    sizes.sort_unstable();
+    let enough = sizes.iter().position(|&n| n * unit >= whole).map_or(sizes.len(), |i| i + 1);
+    sizes.truncate(enough);
+    let near = sizes.iter().position(|&n| n * unit > most).unwrap_or(sizes.len()).max(1);
+    sizes.truncate(near);
+    sizes.into_iter().map(|n| n * unit).collect()
+}
