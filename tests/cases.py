@@ -59,11 +59,14 @@ class ConvCase:
         return conv_numpy(*operands, self.options)
 
     def run(self, operands: Operands, **more: Any) -> np.ndarray:
-        """The result by faltung; `more` are arguments beside the options (out, threads...)."""
+        """The result by faltung; `more` are arguments beside the options (out, threads...).
+
+        By the direct sum, the bits of which are promised, unless `more` names another method.
+        """
         # Imported here and not above, since a process chooses its ISA before it imports faltung.
         import faltung
 
-        return faltung.conv(*operands, **vars(self.options), **more)
+        return faltung.conv(*operands, **vars(self.options), **({"method": "direct"} | more))
 
     @property
     def taps(self) -> int:

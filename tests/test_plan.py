@@ -36,7 +36,8 @@ both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 def plan_of(problem: ConvCase, operands: Operands, **more: Any) -> faltung.Plan:
-    return faltung.Plan(operands.weight, operands.bias, **(vars(problem.options) | more))
+    options = vars(problem.options) | {"method": "direct"} | more
+    return faltung.Plan(operands.weight, operands.bias, **options)
 
 
 @both_dtypes

@@ -41,6 +41,7 @@ def conv(
     threads: object,
     kept: object,
 ) -> npt.NDArray[Any]: ...
+
 @final
 class Kept:
     def __new__(

@@ -85,5 +85,7 @@ def invariant(
                 + (f"shape {shape[:1]}, one for each output channel" if channels else "a number")
             )
         U = np.broadcast_to(U, shape[:1])
-    result = conv(images, V.reshape(shape), U, padding=padding, threads=threads)
+    # The plain sum: rungs that should agree do so exactly.
+    weight = V.reshape(shape)
+    result = conv(images, weight, U, padding=padding, method="direct", threads=threads)
     return layout.restore(result, batch)

@@ -94,8 +94,9 @@ def as_matrix(
     indices = np.arange(1.0, inputs + 1).reshape(1, *size[1:])
     at_tap = np.eye(taps).reshape(taps, 1, *shape[2:])
     met = conv(
-        indices, at_tap, None, stride, padding, dilation, padding_mode=padding_mode, flip=flip
-    )
+        indices, at_tap, None, stride, padding, dilation,
+        padding_mode=padding_mode, flip=flip, method="direct",
+    )  # fmt: skip
     met = met.reshape(taps, -1).T.astype(np.intp) - 1  # (position, tap)
 
     # One entry for each output channel, position, channel of its group and tap.
