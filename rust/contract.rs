@@ -21,11 +21,11 @@ const SLAB_BYTES: usize = 512 << 10;
 
 /// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,
 /// the time in which a sleeping helper would just have begun.
-const SERIAL_FLOPS: f64 = 5e6;
+pub(crate) const SERIAL_FLOPS: f64 = 5e6;
 
 /// Items that each thread gets at least where there is work enough, so that a thread which loses its
 /// core for a while leaves others something to take over.
-const ITEMS_PER_THREAD: usize = 4;
+pub(crate) const ITEMS_PER_THREAD: usize = 4;
 
 /// A convolution with its arrays.
 pub struct Problem<'a, T> {
@@ -199,7 +199,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let lanes = self.kernels.lanes;
         let mut columns = [Column::NOWHERE; MAX_COLUMNS];
         for rows in even_parts(channels, shape.rows) {
-            let (a, count) = (rows.start as isize * weights.row(), rows.len());
+            let (a, count) = (weights.output(rows.start), rows.len());
             let target = Target { channels: rows, cover, block };
             let finish = store.finish(&target.channels);
             for first in (0..vectors).step_by(shape.columns) {
@@ -266,7 +266,7 @@ impl Split {
         threads: usize,
         in_place: bool,
     ) -> Self {
-        let mut lens = block_lens(geometry, element);
+        let mut lens = block_lens(geometry, SLAB_BYTES / element);
         if in_place {
             // The batch has strides of its own, which need not go up.
             lens[0] = 1;
@@ -299,15 +299,7 @@ impl Split {
 
     /// The group and the block of a part; blocks are as even as can be.
     fn block(&self, geometry: &Geometry, part: usize) -> (usize, Block) {
-        let mut left = part;
-        let mut block = Block(vec![0..0; self.blocks.len()]);
-        for (range, (axis, &n)) in
-            block.0.iter_mut().zip(geometry.axes.iter().zip(&self.blocks)).rev()
-        {
-            *range = even_part(&(0..axis.output), n, left % n);
-            left /= n;
-        }
-        (left, block)
+        nth_block(geometry, &self.blocks, part)
     }
 
     /// The output channels of an item, of all groups.
@@ -315,6 +307,18 @@ impl Split {
         let first = item.group * geometry.outputs;
         even_part(&(first..first + geometry.outputs), self.cuts, item.cut)
     }
+}
+
+/// Block `part` of a geometry cut into `blocks` on each axis, as even as can be, and which round of
+/// all blocks it is in.
+pub(crate) fn nth_block(geometry: &Geometry, blocks: &[usize], part: usize) -> (usize, Block) {
+    let mut left = part;
+    let mut block = Block(vec![0..0; blocks.len()]);
+    for (range, (axis, &n)) in block.0.iter_mut().zip(geometry.axes.iter().zip(blocks)).rev() {
+        *range = even_part(&(0..axis.output), n, left % n);
+        left /= n;
+    }
+    (left, block)
 }
 
 /// What the cover of a block depends on.
@@ -361,10 +365,9 @@ fn in_place<'a, T: Tiled>(
     (flat >= least).then_some((memory, strides))
 }
 
-/// How many output positions a block has on each axis: as many as a slab holds, in the shape that
-/// stages the fewest elements a position.
-fn block_lens(geometry: &Geometry, element: usize) -> Vec<usize> {
-    let budget = SLAB_BYTES / element;
+/// How many output positions a block has on each axis: as many as a slab of `budget` elements holds,
+/// in the shape that stages the fewest elements a position.
+pub(crate) fn block_lens(geometry: &Geometry, budget: usize) -> Vec<usize> {
     let size = |lens: &[usize]| {
         let extents = geometry.axes.iter().zip(lens).map(|(axis, &len)| extent(axis, len));
         extents.fold(geometry.channels.max(1), usize::saturating_mul)
@@ -460,7 +463,7 @@ mod tests {
             (&[1, 1, 1 << 24], &[1, 1, 1025]),
         ] {
             let geometry = geometry(x, w, 1);
-            let lens = block_lens(&geometry, 4);
+            let lens = block_lens(&geometry, SLAB_BYTES / 4);
             let layout = Layout::new(&geometry, &lens, 4).unwrap();
             let bytes = layout.size(geometry.channels, 16) * 4;
             // The layout rounds planes up to an odd number of lines.

@@ -14,6 +14,8 @@
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
+//! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
+//! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
 //! | [`parallel`] | threads and their scratch |
 //! | [`error`] | what can be wrong, and how it is said |
@@ -22,9 +24,11 @@
 //! [`tile::CHAIN`], so its bits depend on the problem alone: not on threads, memory layout, tile or
 //! instruction set.
 
+pub mod adjoint;
 pub mod contract;
 pub mod error;
 pub mod geometry;
+pub mod gradient;
 pub mod local;
 pub mod operand;
 pub mod parallel;

@@ -19,6 +19,8 @@ pub struct Store<'a, T> {
     pub bias: &'a [T],
     /// Applied after the bias.
     pub activation: Activation,
+    /// Whether results are added to what the array holds. They have no bias and no activation then.
+    pub accumulate: bool,
 }
 
 /// Which results a tile holds.
@@ -53,7 +55,7 @@ impl<T: Element> Store<'_, T> {
     pub fn rows(&self, target: &Target<'_>, vector: usize, lanes: usize) -> Option<Rows<T>> {
         let size = size_of::<T>() as isize;
         match target.cover.segments(vector) {
-            [segment] if segment.len == lanes && self.step() == size => {
+            [segment] if segment.len == lanes && self.step() == size && !self.accumulate => {
                 let row = self.out.strides()[0];
                 let reach = row * (target.channels.len() as isize - 1);
                 let from = self.start(target) + segment.to;
@@ -77,9 +79,47 @@ impl<T: Element> Store<'_, T> {
             for segment in segments {
                 let values = &row[segment.lane..segment.lane + segment.len];
                 // SAFETY: the caller keeps other threads away.
-                unsafe { self.out.write(start + segment.to, step, values) }
+                unsafe {
+                    if self.accumulate {
+                        self.out.add(start + segment.to, step, values);
+                    } else {
+                        self.out.write(start + segment.to, step, values);
+                    }
+                }
             }
             start += self.out.strides()[0];
+        }
+    }
+
+    /// A sum of output channel `channel` with its bias and activation.
+    pub fn finished(&self, channel: usize, sum: T) -> T {
+        let Finish { bias, clip } = self.finish(&(channel..channel + 1));
+        // SAFETY: `finish` gave null or the address of the bias of a row.
+        let sum = if bias.is_null() { sum } else { sum.add(unsafe { *bias }) };
+        match clip {
+            // As the tile kernels do: of a NaN and a number, the NaN.
+            Some((low, _)) if low > sum => low,
+            Some((_, high)) if high < sum => high,
+            _ => sum,
+        }
+    }
+
+    /// Writes a row along the innermost axis as it is: that of `index` (the batch and the outer
+    /// axes) of channel `channel`.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    pub unsafe fn put(&self, (channel, index): (usize, &[usize]), row: &[T]) {
+        let strides = self.out.strides();
+        let outer = index.iter().zip(&strides[1..]).map(|(&i, s)| i as isize * s);
+        let at = channel as isize * strides[0] + outer.sum::<isize>();
+        // SAFETY: the caller keeps other threads away.
+        unsafe {
+            if self.accumulate {
+                self.out.add(at, self.step(), row);
+            } else {
+                self.out.write(at, self.step(), row);
+            }
         }
     }
 
@@ -112,7 +152,8 @@ mod tests {
             let positions = Positions { lens: &lens, pitches: &pitches, strides: &strides[1..] };
             let cover = Cover::new(positions, 4, isize::MAX);
             assert_eq!(cover.starts, [0, 4, 8]);
-            let store = Store { out: view, bias: &[], activation: Activation::None };
+            let store =
+                Store { out: view, bias: &[], activation: Activation::None, accumulate: false };
             let target = Target { channels: 0..2, cover: &cover, block: 0 };
             for vector in 0..3 {
                 let mut aside = [0.0; 8];
@@ -144,7 +185,7 @@ mod tests {
         let mut out = [0.0f32; 3];
         let view = ViewMut::from_slice(&mut out, &[3, 1, 1]);
         let activation = Activation::Clip { low: -1.0, high: 2.0 };
-        let store = Store { out: view, bias: &[1.0, 2.0, 3.0], activation };
+        let store = Store { out: view, bias: &[1.0, 2.0, 3.0], activation, accumulate: false };
         let finish = store.finish(&(1..3));
         // SAFETY: the first of two numbers of a slice.
         assert_eq!(unsafe { *finish.bias }, 2.0);

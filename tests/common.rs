@@ -91,7 +91,7 @@ impl<T: Tiled> Convolution<T> {
             x: &self.view(),
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
             padding: self.padding,
-            store: &Store { out, bias: &self.bias, activation: self.activation },
+            store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };
         plan::run(None, &problem, kernels, team)
     }

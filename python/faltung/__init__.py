@@ -10,7 +10,7 @@
 `config()` tells what runs on this machine. ``python -m faltung demo`` shows it at work.
 """
 
-from . import ladder
+from . import grad, ladder
 from ._core import __version__
 from .functional import (
     config,
@@ -23,6 +23,7 @@ from .functional import (
     set_num_threads,
 )
 from .signal import convolve, correlate, sampled
+from .transpose import conv_transpose, conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
     "__version__",
@@ -31,9 +32,14 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "convolve",
     "correlate",
     "get_num_threads",
+    "grad",
     "ladder",
     "output_shape",
     "sampled",

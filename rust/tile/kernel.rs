@@ -80,23 +80,28 @@ pub struct Tile<'a, T> {
     /// Totals between chains, a vector of each column of each row. Not in the result itself: rows of
     /// it that lie a power of two apart would drive each other out of the cache.
     pub totals: *mut T,
+    /// Whether `totals` hold what earlier tiles summed, to which this one adds.
+    pub resume: bool,
     /// What is done at the end.
     pub finish: Finish<T>,
 }
 
-/// Computes a tile of `MR` rows and `NV` vectors.
+/// Computes a tile of `MR` rows and `NV` vectors. With `DOT`, a step multiplies a vector of each row
+/// of A, lane by lane, instead of one element of it.
 ///
 /// # Safety
 /// The CPU must have the instructions of `V`; A and B must be readable at every address that the sum
 /// visits; `totals` must be writable for `MR * NV` vectors, each column's `to` for `MR` rows of one
 /// vector, and `bias`, if not null, readable for `MR` numbers.
 #[inline(always)]
-pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V::Element>) {
+pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
+    tile: &Tile<'_, V::Element>,
+) {
     let columns: &[Column<V::Element>; NV] = tile.columns.try_into().expect("`NV` columns");
     let from: [isize; NV] = std::array::from_fn(|v| columns[v].from);
     let (mut a, mut b) = (tile.a, tile.b);
     let mut left = tile.sum.taps;
-    let mut first = true;
+    let mut first = !tile.resume;
     while left > 0 || first {
         let period = &tile.sum.steps[..left.min(tile.sum.steps.len())];
         left -= period.len();
@@ -114,7 +119,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                         std::array::from_fn(|v| V::load(at.wrapping_offset(from[v])));
                     let mut row = a.wrapping_offset(step.a);
                     for sums in &mut acc {
-                        let factor = V::splat(row);
+                        let factor = if DOT { V::load(row) } else { V::splat(row) };
                         row = row.wrapping_byte_offset(tile.a_row);
                         for (sum, column) in sums.iter_mut().zip(columns) {
                             *sum = factor.mul_add(column, *sum);
@@ -160,10 +165,10 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
 }
 
 /// A table of [`run`] for one instruction set, `table[columns - 1][rows - 1]`, from a function that
-/// is generic over rows and columns.
+/// is generic over rows, columns, and the form of the product.
 macro_rules! table {
-    ($run:ident, $($columns:literal: [$($rows:literal)*]),*) => {
-        &[$(&[$($run::<$rows, $columns>),*]),*]
+    ($run:ident, $dot:literal, $($columns:literal: [$($rows:literal)*]),*) => {
+        &[$(&[$($run::<$rows, $columns, $dot>),*]),*]
     };
 }
 pub(super) use table;

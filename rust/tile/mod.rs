@@ -81,6 +81,8 @@ pub struct Kernels<T: 'static> {
     pub lanes: usize,
     /// `table[columns - 1][rows - 1]`
     table: &'static [&'static [Kernel<T>]],
+    /// The same tiles with products of vectors, lane by lane.
+    dots: &'static [&'static [Kernel<T>]],
 }
 
 /// An element that has tile kernels.
@@ -178,6 +180,17 @@ pub struct Contraction<'a, T> {
     b_reach: (isize, isize),
 }
 
+/// Where sums of a tile go: a vector of each column of each row.
+#[derive(Debug)]
+pub struct Results<'a, T> {
+    /// From the first vector on.
+    pub sums: &'a mut [T],
+    /// Elements between rows.
+    pub row: usize,
+    /// Elements between columns.
+    pub column: usize,
+}
+
 impl<'a, T: Tiled> Contraction<'a, T> {
     /// Of rows `a_row` elements apart in `a` with columns in `b`.
     pub fn new(a: Memory<'a, T>, a_row: isize, b: Memory<'a, T>, sum: Sum<'a>) -> Self {
@@ -200,8 +213,59 @@ impl<'a, T: Tiled> Contraction<'a, T> {
         columns: &[Column<T>],
         (totals, finish): (&mut [T], Finish<T>),
     ) {
-        assert!(totals.len() >= rows * columns.len() * kernels.lanes);
         let kernel = kernels.table[columns.len() - 1][rows - 1];
+        // SAFETY: the table's kernels read single elements of A; the rest is the caller's word.
+        unsafe {
+            self.call(kernel, (a, rows), columns, (totals, finish), (kernels.lanes, 1, false))
+        }
+    }
+
+    /// Sums a tile into `totals`, a vector of each column of each row in this order, and on from there
+    /// into `results`, if there are some. It adds to what `totals` hold unless it is the `first`.
+    /// With `dot`, products are of vectors, lane by lane.
+    pub fn total(
+        &self,
+        kernels: &Kernels<T>,
+        (a, rows): (isize, usize),
+        columns: &[isize],
+        (totals, results): (&mut [T], Option<Results<'_, T>>),
+        (first, dot): (bool, bool),
+    ) {
+        let lanes = kernels.lanes;
+        let own = (totals.as_mut_ptr(), columns.len() * lanes, lanes);
+        let (to, row, step) = results.map_or(own, |results| {
+            let last = (rows - 1) * results.row + (columns.len() - 1) * results.column;
+            assert!(results.sums.len() >= last + lanes, "room for the results");
+            (results.sums.as_mut_ptr(), results.row, results.column)
+        });
+        let row = (row * size_of::<T>()) as isize;
+        let mut tiles = [Column::NOWHERE; MAX_COLUMNS];
+        for (v, (column, &from)) in tiles.iter_mut().zip(columns).enumerate() {
+            *column = Column { from, to: Rows { first: to.wrapping_add(v * step), row } };
+        }
+        let table = if dot { kernels.dots } else { kernels.table };
+        let kernel = table[columns.len() - 1][rows - 1];
+        let finish = Finish { bias: std::ptr::null(), clip: None };
+        let form = (lanes, if dot { lanes } else { 1 }, !first);
+        // SAFETY: results were just seen to have room for each row of each column, and `call` sees
+        // to it that the totals have, where they are the results themselves; there is no bias.
+        unsafe { self.call(kernel, (a, rows), &tiles[..columns.len()], (totals, finish), form) }
+    }
+
+    /// Calls a kernel that reads `width` elements of each row of A a step.
+    ///
+    /// # Safety
+    /// As for [`tile_to`](Self::tile_to).
+    #[inline(always)]
+    unsafe fn call(
+        &self,
+        kernel: Kernel<T>,
+        (a, rows): (isize, usize),
+        columns: &[Column<T>],
+        (totals, finish): (&mut [T], Finish<T>),
+        (lanes, width, resume): (usize, usize, bool),
+    ) {
+        assert!(totals.len() >= rows * columns.len() * lanes);
         let mut tile = Tile {
             a: std::ptr::null(),
             a_row: self.a_row * size_of::<T>() as isize,
@@ -209,15 +273,17 @@ impl<'a, T: Tiled> Contraction<'a, T> {
             columns,
             sum: self.sum,
             totals: totals.as_mut_ptr(),
+            resume,
             finish,
         };
         if self.sum.taps > 0 {
             let last_row = self.a_row * (rows as isize - 1);
             let (first, last) = self.a_reach;
+            let last = last + width as isize - 1;
             tile.a = self.a.at(a, first + last_row.min(0), last + last_row.max(0));
             let low = columns.iter().fold(isize::MAX, |low, column| low.min(column.from));
             let high = columns.iter().fold(isize::MIN, |high, column| high.max(column.from));
-            let lanes = kernels.lanes as isize;
+            let lanes = lanes as isize;
             tile.b = self.b.at(0, low + self.b_reach.0, high + lanes - 1 + self.b_reach.1);
         }
         // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
