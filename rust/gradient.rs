@@ -34,7 +34,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team, Turn, even_part, even_parts, with_scratch};
 use crate::slab::{Block, Layout};
 use crate::tile::{CHAIN, Contraction, Kernels, MAX_COLUMNS, Results, Step, Sum, TileShape, Tiled};
-use crate::view::{Element, Memory, Run, Runs, View, ViewMut, advance};
+use crate::view::{Element, Memory, Run, Runs, View, ViewMut, advance, contiguous};
 
 /// Elements of a slab's plane with [`Form::Outer`]: as many positions, about. The sums depend on it.
 const OUTER_PLANE: usize = 2048;
@@ -97,11 +97,6 @@ impl Form {
     fn of(geometry: &Geometry) -> Self {
         let sums = geometry.channels * geometry.outputs.div_ceil(16);
         if geometry.outputs <= 8 || sums < 8 { Form::Dot } else { Form::Outer }
-    }
-
-    /// What a tile is told: whether its sums start, and how it multiplies.
-    fn starts(self, first: bool) -> (bool, bool) {
-        (first, self == Form::Dot)
     }
 }
 
@@ -280,6 +275,8 @@ struct Plan<'a, T: Tiled> {
     problem: &'a Problem<'a, T>,
     kernels: &'a Kernels<T>,
     form: Form,
+    /// Whether rows and columns of [`Form::Outer`] have changed places: see [`Plan::outer`].
+    swapped: bool,
     layout: Layout,
     /// The offset of each tap in a plane of the slab.
     taps: Vec<isize>,
@@ -290,12 +287,21 @@ struct Plan<'a, T: Tiled> {
     shape: TileShape,
     /// Parts of a group's channels and of its outputs.
     cuts: (usize, usize),
-    /// Elements that a thread needs of a slab, of the gradient, and of sums.
-    sizes: [usize; 3],
-    /// Elements of finished sums, and of what is turned on the way.
-    results: usize,
+    /// Channels and outputs that parts have a multiple of.
+    unit: (usize, usize),
+    sizes: Sizes,
     /// The geometry that blocks cut: of one image, if each has a gradient of its own.
     one: Geometry,
+}
+
+/// Elements of each part of a thread's memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    slab: usize,
+    gradient: usize,
+    turned: usize,
+    results: usize,
+    sums: usize,
 }
 
 /// One thread's next piece of work.
@@ -343,63 +349,108 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let elements = geometry.groups * outputs * channels * taps.len();
         let slices = blocks.iter().product::<usize>().clamp(1, SLICES.min(1 + operands / elements));
 
-        let positions = lens.iter().product::<usize>();
-        let (shape, row_unit) = match form {
-            Form::Outer => {
-                let vectors = outputs.div_ceil(kernels.lanes);
-                let shape = kernels.choose(channels, vectors, usize::MAX);
-                (shape, shape.columns * kernels.lanes)
+        let lanes = kernels.lanes;
+        let swapped = form == Form::Outer && taps.len() == 1 && {
+            // Lanes that are computed for each product that is wanted.
+            let waste = |n: usize| (n.div_ceil(lanes) * lanes) as f64 / n as f64;
+            waste(channels) < 1.1 * waste(outputs)
+        };
+        let (shape, unit) = match (form, swapped) {
+            (Form::Dot, _) => (kernels.choose(outputs, channels * taps.len(), usize::MAX), (1, 1)),
+            (Form::Outer, false) => {
+                let shape = kernels.choose(channels, outputs.div_ceil(lanes), usize::MAX);
+                (shape, (1, shape.columns * lanes))
             }
-            Form::Dot => (kernels.choose(outputs, channels * taps.len(), usize::MAX), 1),
-        };
-        let gradient_plane = match form {
-            Form::Outer => positions,
-            Form::Dot => (flat_len(&layout, &lens).div_ceil(LANES) | 1) * LANES,
-        };
-        let least = |all: usize, plane: usize| all.saturating_mul(plane).div_ceil(STAGED).max(1);
-        let mut cuts = (least(channels, layout.plane()), least(outputs, gradient_plane));
-        let (most_channels, most_outputs) = match form {
-            Form::Outer => (channels.div_ceil(shape.rows), outputs.div_ceil(row_unit)),
-            Form::Dot => (channels, 1),
-        };
-        let per_target = geometry.groups * slices * if problem.per_sample { images } else { 1 };
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
-        cuts.0 = cuts.0.max(wanted.div_ceil(per_target * cuts.1)).min(most_channels);
-        cuts.1 = cuts.1.max(wanted.div_ceil(per_target * cuts.0)).min(most_outputs);
-        let (channels, outputs) =
-            (channels.div_ceil(cuts.0), outputs.div_ceil(row_unit).div_ceil(cuts.1) * row_unit);
-        let results = match form {
-            Form::Outer => 2 * shape.rows.max(PACKED / TAPS) * TAPS * row_unit,
-            Form::Dot => shape.rows * (shape.columns * LANES + channels * taps.len()),
-        };
-        let sums = match form {
-            Form::Outer => {
-                let region = shape.rows * taps.len() * row_unit;
-                let regions = channels.div_ceil(shape.rows) * outputs.div_ceil(row_unit);
-                region.saturating_mul(regions)
+            (Form::Outer, true) => {
+                let shape = kernels.choose(outputs, channels.div_ceil(lanes), usize::MAX);
+                (shape, (shape.columns * lanes, 1))
             }
-            Form::Dot => (outputs * channels).saturating_mul(taps.len() * LANES),
         };
-        let gradient = match form {
-            Form::Outer => outputs.next_multiple_of(row_unit) * positions,
-            Form::Dot => outputs * gradient_plane,
-        };
-        let slab = layout.size(channels, LANES.max(kernels.lanes)) + LANES;
-        let sizes = [slab, gradient, sums];
-        Ok(Plan {
+        let mut plan = Plan {
             problem,
             kernels,
             form,
+            swapped,
             layout,
             taps,
             blocks,
             slices,
             shape,
-            cuts,
-            sizes,
-            results,
+            unit,
+            cuts: (1, 1),
+            sizes: Sizes::default(),
             one,
-        })
+        };
+        plan.cut(&lens, threads);
+        plan.sizes = plan.sizes(&lens);
+        Ok(plan)
+    }
+
+    /// Cuts channels and outputs into parts: as many as a thread's memory asks for, and then as all
+    /// threads need to have enough to do.
+    fn cut(&mut self, lens: &[usize], threads: usize) {
+        let geometry = self.problem.geometry;
+        let (channels, outputs) = (geometry.channels, geometry.outputs);
+        let least = |all: usize, plane: usize| all.saturating_mul(plane).div_ceil(STAGED).max(1);
+        let positions = lens.iter().product::<usize>();
+        let (most_channels, most_outputs) = match (self.form, self.swapped) {
+            (Form::Dot, _) => (channels, 1),
+            (Form::Outer, false) => {
+                (channels.div_ceil(self.shape.rows), outputs.div_ceil(self.unit.1))
+            }
+            (Form::Outer, true) => {
+                (channels.div_ceil(self.unit.0), outputs.div_ceil(self.shape.rows))
+            }
+        };
+        let images = if self.problem.per_sample { geometry.axes[0].output } else { 1 };
+        let targets = (geometry.groups * self.slices * images).max(1);
+        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let mut cuts = (least(channels, self.layout.plane()), least(outputs, positions));
+        cuts.0 = cuts.0.max(wanted.div_ceil(targets * cuts.1)).min(most_channels);
+        cuts.1 = cuts.1.max(wanted.div_ceil(targets * cuts.0)).min(most_outputs);
+        self.cuts = cuts;
+    }
+
+    /// What a thread needs, for parts as large as they are.
+    fn sizes(&self, lens: &[usize]) -> Sizes {
+        let geometry = self.problem.geometry;
+        let (lanes, taps) = (self.kernels.lanes, self.taps.len());
+        let (channels, outputs) = (
+            geometry.channels.div_ceil(self.unit.0).div_ceil(self.cuts.0) * self.unit.0,
+            geometry.outputs.div_ceil(self.unit.1).div_ceil(self.cuts.1) * self.unit.1,
+        );
+        let positions = lens.iter().product::<usize>();
+        let plane = self.layout.plane();
+        let width = self.shape.columns * lanes;
+        let tile = self.shape.rows * width;
+        let (gradient, turned, results, sums) = match (self.form, self.swapped) {
+            (Form::Dot, _) => {
+                let results = self.shape.rows * (self.shape.columns * LANES + channels * taps);
+                let sums = (outputs * channels).saturating_mul(taps * LANES);
+                (outputs * self.gradient_plane(lens), 0, results, sums)
+            }
+            (Form::Outer, false) => {
+                let regions = channels.div_ceil(self.shape.rows) * outputs.div_ceil(width);
+                let results =
+                    2 * (self.shape.rows * TAPS).max(PACKED).next_multiple_of(lanes) * width;
+                let sums = regions.saturating_mul(tile * taps);
+                // The last square of a panel may go beyond it.
+                (outputs * positions + lanes * width, 0, results, sums)
+            }
+            (Form::Outer, true) => {
+                let regions = outputs.div_ceil(self.shape.rows) * channels.div_ceil(width);
+                let sums = regions.saturating_mul(tile);
+                (outputs * self.gradient_plane(lens), channels * plane, tile, sums)
+            }
+        };
+        let alone = self.blocks.iter().product::<usize>() <= self.slices;
+        let turns = if self.swapped { channels.next_multiple_of(lanes) } else { channels };
+        let slab = self.layout.size(turns, LANES) + LANES;
+        let sums = if alone { tile } else { sums };
+        // Each part starts at a whole line of a cache.
+        let [gradient, turned, results] =
+            [gradient, turned, results].map(|size| size.next_multiple_of(LANES));
+        Sizes { slab, gradient, turned, results, sums }
     }
 
     /// Items of one slice.
@@ -413,10 +464,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let (item, part) = (item / self.cuts.1, item % self.cuts.1);
         let (target, group) = (item / geometry.groups, item % geometry.groups);
         let blocks = self.blocks.iter().product::<usize>();
-        let (unit_channels, unit_outputs) = match self.form {
-            Form::Outer => (1, self.shape.columns * self.kernels.lanes),
-            Form::Dot => (1, 1),
-        };
         let part_of = |all: usize, unit: usize, n: usize, i: usize| {
             let units = even_part(&(0..all.div_ceil(unit)), n, i);
             all.min(units.start * unit)..all.min(units.end * unit)
@@ -426,26 +473,27 @@ impl<'a, T: Tiled> Plan<'a, T> {
             target,
             blocks: even_part(&(0..blocks), self.slices, target % self.slices),
             group,
-            channels: part_of(geometry.channels, unit_channels, self.cuts.0, cut),
-            outputs: part_of(geometry.outputs, unit_outputs, self.cuts.1, part),
+            channels: part_of(geometry.channels, self.unit.0, self.cuts.0, cut),
+            outputs: part_of(geometry.outputs, self.unit.1, self.cuts.1, part),
         }
     }
 
     /// One thread's part: takes items until there are none.
     fn work(&self, turn: &Turn<'_>, sink: &Sink<'_, T>) -> Result<(), Error> {
-        let [slab, gradient, sums] = self.sizes;
-        let len = slab.saturating_add(gradient).saturating_add(sums).saturating_add(self.results);
+        let Sizes { slab, gradient, turned, results, sums } = self.sizes;
+        let sizes = [slab, gradient, turned, results, sums];
+        let len = sizes.into_iter().fold(0, usize::saturating_add);
         with_scratch(len, |scratch: &mut [T]| {
             let (slab, scratch) = scratch.split_at_mut(slab);
             let (gradient, scratch) = scratch.split_at_mut(gradient);
-            let (sums, results) = scratch.split_at_mut(sums);
-            let mut room = Room { slab, gradient, sums, results };
+            let (turned, scratch) = scratch.split_at_mut(turned);
+            let (results, sums) = scratch.split_at_mut(results);
+            let mut room = Room { slab, gradient, turned, sums, results };
             let mut staged = Staged::default();
             while let Some(item) = turn.next() {
                 let item = self.item(item);
                 let last = item.blocks.end.saturating_sub(1);
                 if item.blocks.is_empty() {
-                    // An empty batch: the sum of nothing.
                     self.nothing(&item, sink)?;
                 }
                 for number in item.blocks.clone() {
@@ -461,15 +509,13 @@ impl<'a, T: Tiled> Plan<'a, T> {
         })?
     }
 
+    /// The sums of nothing, where the batch is empty.
     fn nothing(&self, item: &Item, sink: &Sink<'_, T>) -> Result<(), Error> {
         let len = item.channels.len() * self.taps.len();
         let mut zeros = room("the partial sums", len)?;
         zeros.resize(len, T::default());
-        for output in item.outputs.clone() {
-            let output = item.group * self.problem.geometry.outputs + output;
-            let what = (item.channels.clone(), 0..self.taps.len());
-            // SAFETY: each item has outputs and channels of its own, and one thread takes it.
-            unsafe { sink.write((item.target, output), what, &zeros) };
+        for output in 0..item.outputs.len() {
+            self.put(item, output, (0..item.channels.len(), 0..self.taps.len()), &zeros, sink);
         }
         Ok(())
     }
@@ -504,6 +550,15 @@ impl<'a, T: Tiled> Plan<'a, T> {
             }
             let runs = self.layout.runs(&block, &x.strides()[1..]);
             self.layout.stage((&runs, channels), x, *padding, room.slab);
+            if self.swapped {
+                let (plane, width) = (self.layout.plane(), self.shape.columns * self.kernels.lanes);
+                for first in (0..item.channels.len()).step_by(width) {
+                    let (from, to) =
+                        (&room.slab[first * plane..], &mut room.turned[first * plane..]);
+                    let rows = width.min(item.channels.len() - first);
+                    self.kernels.transpose((from, plane), (to, width), (rows, plane));
+                }
+            }
             staged.input = Some(input);
         }
         let output = (item.group, item.outputs.clone(), block);
@@ -511,24 +566,24 @@ impl<'a, T: Tiled> Plan<'a, T> {
             let first = item.group * geometry.outputs;
             let outputs = first + item.outputs.start..first + item.outputs.end;
             let block = &output.2;
-            match self.form {
-                Form::Outer => {
-                    let width = self.shape.columns * self.kernels.lanes;
-                    let positions = staged.lens.iter().product::<usize>();
-                    let panels = room.gradient.chunks_mut(width * positions);
-                    for (panel, first) in panels.zip(outputs.clone().step_by(width)) {
-                        let outputs = first..outputs.end.min(first + width);
-                        pack(gradient, (outputs, block), (panel, width), room.results);
-                    }
+            if self.form == Form::Outer && !self.swapped {
+                let width = self.shape.columns * self.kernels.lanes;
+                let panel = width * staged.steps.len();
+                for (i, first) in outputs.clone().step_by(width).enumerate() {
+                    let outputs = first..outputs.end.min(first + width);
+                    let to = (&mut room.gradient[i * panel..], width);
+                    self.pack((outputs, block), to, room.results);
                 }
-                Form::Dot => {
-                    let plane = self.gradient_plane(&staged.lens);
-                    let runs = rows(block, &self.layout.pitches(), &gradient.strides()[1..]);
-                    for (plane, output) in room.gradient.chunks_mut(plane).zip(outputs) {
+            } else {
+                let plane = self.gradient_plane(&staged.lens);
+                let pitches = self.gradient_pitches(&staged.lens);
+                let runs = rows(block, &pitches, &gradient.strides()[1..]);
+                for (plane, output) in room.gradient.chunks_mut(plane).zip(outputs) {
+                    if self.form == Form::Dot {
                         plane.fill(T::default());
-                        let start = output as isize * gradient.strides()[0];
-                        gradient.read_runs(start, &runs, T::default(), plane);
                     }
+                    let start = output as isize * gradient.strides()[0];
+                    gradient.read_runs(start, &runs, T::default(), plane);
                 }
             }
             staged.gradient = Some(output);
@@ -536,27 +591,83 @@ impl<'a, T: Tiled> Plan<'a, T> {
         Ok(())
     }
 
-    /// Elements between the gradient's planes of a block, with [`Form::Dot`]: an odd number of
-    /// [`LANES`], so that planes spread over the sets of a cache.
+    /// Copies output channels of a block of the gradient to `[position][output channel]`, `width` of
+    /// these a position. What comes behind the last position may be overwritten.
+    fn pack(
+        &self,
+        (outputs, block): (Range<usize>, &Block),
+        (panel, width): (&mut [T], usize),
+        aside: &mut [T],
+    ) {
+        let gradient = self.problem.gradient;
+        let strides = gradient.strides();
+        let (channel, step) = (strides[0], strides[strides.len() - 1]);
+        let start = outputs.start as isize * channel + block.start(&strides[1..]);
+        // Axes without gaps between their rows are one row.
+        let mut lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
+        let mut inner = lens.pop().expect("a geometry has axes");
+        while let Some(&len) = lens.last()
+            && strides[lens.len()] == inner as isize * step
+        {
+            inner *= len;
+            lens.pop();
+        }
+        let mut index = vec![0; lens.len()];
+        let mut to = 0;
+        for _ in 0..lens.iter().product() {
+            let row: isize = index.iter().zip(&strides[1..]).map(|(&i, &s)| i as isize * s).sum();
+            advance(&mut index, &lens);
+            for first in (0..inner).step_by(PACKED) {
+                let len = PACKED.min(inner - first);
+                let from = start + row + first as isize * step;
+                let panel = &mut panel[to * width..];
+                if channel.unsigned_abs() < step.unsigned_abs() {
+                    // The channels are neighbours: as they are wanted.
+                    for (i, panel) in panel.chunks_mut(width).take(len).enumerate() {
+                        let from = from + i as isize * step;
+                        gradient.read(from, channel, &mut panel[..outputs.len()]);
+                    }
+                } else {
+                    for (o, aside) in aside.chunks_exact_mut(PACKED).take(outputs.len()).enumerate()
+                    {
+                        gradient.read(from + o as isize * channel, step, &mut aside[..len]);
+                    }
+                    self.kernels.transpose((aside, PACKED), (panel, width), (outputs.len(), len));
+                }
+                to += len;
+            }
+        }
+    }
+
+    /// How far apart positions of each axis lie in the gradient's planes: as in the slab with
+    /// [`Form::Dot`], else without gaps.
+    fn gradient_pitches(&self, lens: &[usize]) -> Vec<isize> {
+        match self.form {
+            Form::Dot => self.layout.pitches(),
+            Form::Outer => contiguous(lens, 1),
+        }
+    }
+
+    /// Elements between the gradient's planes of a block: an odd number of [`LANES`], so that planes
+    /// spread over the sets of a cache.
     fn gradient_plane(&self, lens: &[usize]) -> usize {
-        (flat_len(&self.layout, lens).div_ceil(LANES) | 1) * LANES
+        (flat_len(&self.gradient_pitches(lens), lens).div_ceil(LANES) | 1) * LANES
     }
 
     /// What the steps of a block add to both operands.
     fn steps(&self, lens: &[usize]) -> Result<Vec<Step>, Error> {
+        let pitches = self.layout.pitches();
         let count = match self.form {
             Form::Outer => lens.iter().product(),
-            Form::Dot => flat_len(&self.layout, lens).div_ceil(LANES),
+            Form::Dot => flat_len(&pitches, lens).div_ceil(LANES),
         };
         let mut steps = room("the table of positions", count)?;
-        match self.form {
-            Form::Outer => {
-                let width = (self.shape.columns * self.kernels.lanes) as isize;
-                let pitches = self.layout.pitches();
-                let positions = positions(lens, &pitches);
-                steps.extend(positions.zip(0..).map(|(a, p)| Step { a, b: p * width }));
-            }
-            Form::Dot => steps.extend((0..count).map(|step| {
+        let width = (self.shape.columns * self.kernels.lanes) as isize;
+        let each = positions(lens, &pitches).zip(0..);
+        match (self.form, self.swapped) {
+            (Form::Outer, false) => steps.extend(each.map(|(at, p)| Step { a: at, b: p * width })),
+            (Form::Outer, true) => steps.extend(each.map(|(at, p)| Step { a: p, b: at * width })),
+            (Form::Dot, _) => steps.extend((0..count).map(|step| {
                 let at = (step * LANES) as isize;
                 Step { a: at, b: at }
             })),
@@ -564,7 +675,9 @@ impl<'a, T: Tiled> Plan<'a, T> {
         Ok(steps)
     }
 
-    /// All tiles of an item in a block: channels by output channels, a tap at a time.
+    /// All tiles of an item in a block, a tap at a time. Rows are channels in the slab, columns are
+    /// output channels in the gradient, which was turned for that; or the other way round where there
+    /// is one tap alone, since sums then lie as the gradient of the weights does. No sum differs.
     fn outer(
         &self,
         turn: &Turn<'_>,
@@ -575,64 +688,90 @@ impl<'a, T: Tiled> Plan<'a, T> {
     ) {
         let lanes = self.kernels.lanes;
         let width = self.shape.columns * lanes;
+        let (row, a, b, panel) = if self.swapped {
+            (self.gradient_plane(&staged.lens), &*room.gradient, &*room.turned, self.layout.plane())
+        } else {
+            (self.layout.plane(), &*room.slab, &*room.gradient, staged.steps.len())
+        };
         let sum = whole(&staged.steps);
-        let plane = self.layout.plane() as isize;
-        let contraction =
-            Contraction::new(Memory::of(room.slab), plane, Memory::of(room.gradient), sum);
-        let (sums, transposed) = room.results.split_at_mut(self.results / 2);
+        let contraction = Contraction::new(Memory::of(a), row as isize, Memory::of(b), sum);
+        let (all_rows, all_columns) = if self.swapped {
+            (item.outputs.len(), item.channels.len())
+        } else {
+            (item.channels.len(), item.outputs.len())
+        };
+        let turned = if self.swapped { 0 } else { self.sizes.results / 2 };
+        let (transposed, results) = room.results.split_at_mut(turned);
         let mut region = 0;
-        for output in item.outputs.clone().step_by(width) {
-            let outputs = output..item.outputs.end.min(output + width);
-            let vectors = outputs.len().div_ceil(lanes);
-            let panel = (output - item.outputs.start) * staged.steps.len();
-            let columns: [isize; MAX_COLUMNS] =
-                std::array::from_fn(|v| (panel + v * lanes) as isize);
-            for channels in even_parts(0..item.channels.len(), self.shape.rows) {
-                let rows = channels.len();
+        for column in (0..all_columns).step_by(width) {
+            let columns = column..all_columns.min(column + width);
+            let vectors = columns.len().div_ceil(lanes);
+            for rows in even_parts(0..all_rows, self.shape.rows) {
                 for taps in even_parts(0..self.taps.len(), TAPS) {
-                    if !turn.goes_on(staged.steps.len() * rows * vectors * taps.len()) {
+                    if !turn.goes_on(staged.steps.len() * rows.len() * vectors * taps.len()) {
                         return;
                     }
                     for (k, &tap) in self.taps[taps.clone()].iter().enumerate() {
-                        let a = channels.start as isize * plane + tap;
-                        let len = rows * vectors * lanes;
+                        let (in_a, in_b) =
+                            if self.swapped { (0, tap * width as isize) } else { (tap, 0) };
+                        let a = (rows.start * row) as isize + in_a;
+                        let from = (column * panel) as isize + in_b;
+                        let from: [isize; MAX_COLUMNS] =
+                            std::array::from_fn(|v| from + (v * lanes) as isize);
+                        let len = rows.len() * vectors * lanes;
                         // Sums of one block alone need no place of their own.
                         let totals = match (first, last) {
                             (true, true) => &mut room.sums[..len],
                             _ => &mut room.sums[region..region + len],
                         };
                         region += len;
+                        // [row][tap][column]
                         let result = last.then(|| Results {
-                            // [channel][tap][output]
-                            sums: &mut sums[k * width..],
+                            sums: &mut results[k * width..],
                             row: taps.len() * width,
                             column: lanes,
                         });
-                        let columns = &columns[..vectors];
                         contraction.total(
                             self.kernels,
-                            (a, rows),
-                            columns,
+                            (a, rows.len()),
+                            &from[..vectors],
                             (totals, result),
-                            Form::Outer.starts(first),
+                            (first, false),
                         );
                     }
-                    if last {
-                        let len = rows * taps.len();
-                        transpose((sums, width), (transposed, len), (len, outputs.len()));
-                        let channels = item.channels.start + channels.start
-                            ..item.channels.start + channels.end;
-                        for (row, output) in transposed.chunks_exact(len).zip(outputs.clone()) {
-                            let output = item.group * self.problem.geometry.outputs + output;
-                            let what = (channels.clone(), taps.clone());
-                            // SAFETY: each item has outputs and channels of its own, and one thread
-                            // takes it.
-                            unsafe { sink.write((item.target, output), what, row) };
+                    if last && self.swapped {
+                        for (output, row) in rows.clone().zip(results.chunks_exact(width)) {
+                            let row = &row[..columns.len()];
+                            self.put(item, output, (columns.clone(), taps.clone()), row, sink);
+                        }
+                    } else if last {
+                        let len = rows.len() * taps.len();
+                        let pitch = len.next_multiple_of(lanes);
+                        let to = (&mut *transposed, pitch);
+                        self.kernels.transpose((results, width), to, (len, columns.len()));
+                        for (output, row) in columns.clone().zip(transposed.chunks_exact(pitch)) {
+                            self.put(item, output, (rows.clone(), taps.clone()), &row[..len], sink);
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Hands over sums of an output, both it and the channels as an item counts them.
+    fn put(
+        &self,
+        item: &Item,
+        output: usize,
+        (channels, taps): (Range<usize>, Range<usize>),
+        sums: &[T],
+        sink: &Sink<'_, T>,
+    ) {
+        let output = item.group * self.problem.geometry.outputs + item.outputs.start + output;
+        let first = item.channels.start;
+        let channels = first + channels.start..first + channels.end;
+        // SAFETY: each item has outputs and channels of its own, and one thread takes it.
+        unsafe { sink.write((item.target, output), (channels, taps), sums) };
     }
 
     /// All tiles of an item in a block: output channels by taps of channels.
@@ -685,7 +824,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
                         (a, rows),
                         &columns[..vectors],
                         (totals, result),
-                        Form::Dot.starts(first),
+                        (first, true),
                     );
                 }
                 if last {
@@ -817,9 +956,8 @@ fn positions<'a>(lens: &'a [usize], pitches: &'a [isize]) -> impl Iterator<Item 
 }
 
 /// Positions of a plane from the first of a block to the last.
-fn flat_len(layout: &Layout, lens: &[usize]) -> usize {
-    let last: isize =
-        lens.iter().zip(layout.pitches()).map(|(&n, p)| (n as isize - 1).max(0) * p).sum();
+fn flat_len(pitches: &[isize], lens: &[usize]) -> usize {
+    let last: isize = lens.iter().zip(pitches).map(|(&n, p)| (n as isize - 1).max(0) * p).sum();
     last as usize + 1
 }
 
@@ -849,74 +987,6 @@ fn flat(offsets: &[Vec<isize>], geometry: &Geometry) -> Result<Vec<isize>, Error
         advance(&mut index, &lens);
     }
     Ok(taps)
-}
-
-/// Copies output channels of a block of the gradient to `[position][output channel]`, `width` of
-/// these a position.
-fn pack<T: Element>(
-    gradient: &View<'_>,
-    (outputs, block): (Range<usize>, &Block),
-    (panel, width): (&mut [T], usize),
-    aside: &mut [T],
-) {
-    let strides = gradient.strides();
-    let (inner, outer) = block.0.split_last().expect("a geometry has axes");
-    let (channel, step) = (strides[0], strides[strides.len() - 1]);
-    let start = outputs.start as isize * channel + block.start(&strides[1..]);
-    let lens: Vec<usize> = outer.iter().map(|range| range.len()).collect();
-    let mut index = vec![0; outer.len()];
-    let mut to = 0;
-    for _ in 0..lens.iter().product() {
-        let row: isize = index.iter().zip(&strides[1..]).map(|(&i, &s)| i as isize * s).sum();
-        advance(&mut index, &lens);
-        for positions in even_parts(0..inner.len(), PACKED) {
-            let from = start + row + positions.start as isize * step;
-            let panel = &mut panel[to * width..];
-            if channel.unsigned_abs() < step.unsigned_abs() {
-                // The channels are neighbours: as they are wanted.
-                for (i, panel) in panel.chunks_mut(width).take(positions.len()).enumerate() {
-                    gradient.read(from + i as isize * step, channel, &mut panel[..outputs.len()]);
-                }
-            } else {
-                for (o, aside) in aside.chunks_exact_mut(PACKED).take(outputs.len()).enumerate() {
-                    gradient.read(from + o as isize * channel, step, &mut aside[..positions.len()]);
-                }
-                transpose((aside, PACKED), (panel, width), (outputs.len(), positions.len()));
-            }
-            to += positions.len();
-        }
-    }
-}
-
-/// `to[j * to_pitch + i] = from[i * pitch + j]` for `i` below `rows` and `j` below `columns`.
-fn transpose<T: Element>(
-    (from, pitch): (&[T], usize),
-    (to, to_pitch): (&mut [T], usize),
-    (rows, columns): (usize, usize),
-) {
-    /// Rows and columns of a block, which the compiler keeps in registers.
-    const BLOCK: usize = 4;
-    let (whole_rows, whole_columns) = (rows / BLOCK * BLOCK, columns / BLOCK * BLOCK);
-    for i in (0..whole_rows).step_by(BLOCK) {
-        for j in (0..whole_columns).step_by(BLOCK) {
-            let row = |k: usize| -> [T; BLOCK] {
-                let at = (i + k) * pitch + j;
-                from[at..at + BLOCK].try_into().expect("a row of a block")
-            };
-            let block = [row(0), row(1), row(2), row(3)];
-            for k in 0..BLOCK {
-                let at = (j + k) * to_pitch + i;
-                let column = [block[0][k], block[1][k], block[2][k], block[3][k]];
-                to[at..at + BLOCK].copy_from_slice(&column);
-            }
-        }
-    }
-    for i in 0..rows {
-        let first = if i < whole_rows { whole_columns } else { 0 };
-        for j in first..columns {
-            to[j * to_pitch + i] = from[i * pitch + j];
-        }
-    }
 }
 
 /// The gradient of a bias, with its arrays.
@@ -1001,6 +1071,8 @@ pub fn bias<T: Element>(problem: &Bias<'_, T>, team: &Team<'_>) -> Result<(), St
 struct Room<'a, T> {
     slab: &'a mut [T],
     gradient: &'a mut [T],
+    /// The slab as `[position][channel]`, a panel of columns after the other.
+    turned: &'a mut [T],
     /// Sums between blocks, a tile after the other.
     sums: &'a mut [T],
     /// Finished sums, and what is turned on the way.
@@ -1019,23 +1091,6 @@ struct Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn transposes_of_every_size() {
-        for rows in 0..11 {
-            for columns in 0..11 {
-                let from: Vec<f32> = (0..rows * 12).map(|i| i as f32).collect();
-                let mut to = vec![-1.0; columns * 13];
-                transpose((&from, 12), (&mut to, 13), (rows, columns));
-                for j in 0..columns {
-                    for i in 0..13 {
-                        let expected = if i < rows { (i * 12 + j) as f32 } else { -1.0 };
-                        assert_eq!(to[j * 13 + i], expected);
-                    }
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_tree_adds_neighbours_first() {

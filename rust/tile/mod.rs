@@ -5,6 +5,7 @@
 
 mod kernel;
 mod scalar;
+mod transpose;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -79,6 +80,8 @@ pub struct Kernels<T: 'static> {
     pub isa: Isa,
     /// Elements of a vector.
     pub lanes: usize,
+    /// Transposes as many vectors as one has elements: see [`transpose::square`].
+    square: unsafe fn((*const T, usize), (*mut T, usize)),
     /// `table[columns - 1][rows - 1]`
     table: &'static [&'static [Kernel<T>]],
     /// The same tiles with products of vectors, lane by lane.
@@ -160,6 +163,34 @@ impl<T: Tiled> Kernels<T> {
     /// The largest tiles, as (rows, elements of columns).
     pub fn tiles(&self) -> impl Iterator<Item = (usize, usize)> {
         self.table.iter().enumerate().map(|(i, c)| (c.len(), (i + 1) * self.lanes))
+    }
+
+    /// Transposes a matrix: `to[j * to_pitch + i] = from[i * pitch + j]` for `i` below `rows` and `j`
+    /// below `columns`. Both are rounded up to whole vectors: so much is read and written.
+    pub fn transpose(
+        &self,
+        (from, pitch): (&[T], usize),
+        (to, to_pitch): (&mut [T], usize),
+        (rows, columns): (usize, usize),
+    ) {
+        let (rows, columns) =
+            (rows.next_multiple_of(self.lanes), columns.next_multiple_of(self.lanes));
+        if rows * columns == 0 {
+            return;
+        }
+        assert!((rows - 1) * pitch + columns <= from.len(), "a matrix to transpose");
+        assert!((columns - 1) * to_pitch + rows <= to.len(), "room for the transposed matrix");
+        for j in (0..columns).step_by(self.lanes) {
+            for i in (0..rows).step_by(self.lanes) {
+                // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; the
+                // last elements of both blocks lie before those just seen to be there.
+                unsafe {
+                    let from = from.as_ptr().add(i * pitch + j);
+                    let to = to.as_mut_ptr().add(j * to_pitch + i);
+                    (self.square)((from, pitch), (to, to_pitch));
+                }
+            }
+        }
     }
 
     /// Elements that the sums of any tile need at most.

@@ -4,11 +4,11 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Tile, run, table};
 use super::vector::Vector;
-use super::{Isa, Kernels, Tiled};
+use super::{Isa, Kernels, Tiled, transpose};
 
 macro_rules! vector {
     ($register:ident, $element:ident, $lanes:literal, $zero:ident, $load:ident, $store:ident,
-     $splat:ident, $add:ident, $mul_add:ident, $max:ident, $min:ident) => {
+     $splat:ident, $add:ident, $mul_add:ident, $max:ident, $min:ident, $zip:expr) => {
         // SAFETY: the unaligned load and store of exactly one register.
         unsafe impl Vector for $register {
             type Element = $element;
@@ -48,6 +48,11 @@ macro_rules! vector {
                 // SAFETY: as for `zero`. Of a NaN and a number, both give their second operand.
                 unsafe { $min(high, $max(low, self)) }
             }
+            #[inline(always)]
+            unsafe fn zip(self, other: Self) -> (Self, Self) {
+                // SAFETY: as for `zero`.
+                unsafe { $zip(self, other) }
+            }
         }
     };
 }
@@ -63,7 +68,8 @@ vector!(
     _mm512_add_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
-    _mm512_min_ps
+    _mm512_min_ps,
+    zip512_single
 );
 vector!(
     __m512d,
@@ -76,7 +82,8 @@ vector!(
     _mm512_add_pd,
     _mm512_fmadd_pd,
     _mm512_max_pd,
-    _mm512_min_pd
+    _mm512_min_pd,
+    zip512_double
 );
 vector!(
     __m256,
@@ -89,7 +96,8 @@ vector!(
     _mm256_add_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
-    _mm256_min_ps
+    _mm256_min_ps,
+    zip256_single
 );
 vector!(
     __m256d,
@@ -102,8 +110,69 @@ vector!(
     _mm256_add_pd,
     _mm256_fmadd_pd,
     _mm256_max_pd,
-    _mm256_min_pd
+    _mm256_min_pd,
+    zip256_double
 );
+
+/// The lanes of two registers in turn, from lane `first` of both on, as `permutex2var` wants them.
+const fn in_turn<const LANES: usize>(first: usize) -> [usize; LANES] {
+    let mut order = [0; LANES];
+    let mut i = 0;
+    while i < LANES {
+        order[i] = first + i / 2 + i % 2 * LANES;
+        i += 1;
+    }
+    order
+}
+
+macro_rules! zip512 {
+    ($name:ident, $register:ident, $lanes:literal, $index:ident, $permute:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn $name(a: $register, b: $register) -> ($register, $register) {
+            const LOWER: [$index; $lanes] = {
+                let order = in_turn::<$lanes>(0);
+                let mut lower = [0; $lanes];
+                let mut i = 0;
+                while i < $lanes {
+                    lower[i] = order[i] as $index;
+                    i += 1;
+                }
+                lower
+            };
+            const UPPER: [$index; $lanes] = {
+                let order = in_turn::<$lanes>($lanes / 2);
+                let mut upper = [0; $lanes];
+                let mut i = 0;
+                while i < $lanes {
+                    upper[i] = order[i] as $index;
+                    i += 1;
+                }
+                upper
+            };
+            // SAFETY: arrays of one register each.
+            let (lower, upper): (__m512i, __m512i) =
+                unsafe { (std::mem::transmute(LOWER), std::mem::transmute(UPPER)) };
+            ($permute(a, lower, b), $permute(a, upper, b))
+        }
+    };
+}
+zip512!(zip512_single, __m512, 16, i32, _mm512_permutex2var_ps);
+zip512!(zip512_double, __m512d, 8, i64, _mm512_permutex2var_pd);
+
+macro_rules! zip256 {
+    ($name:ident, $register:ident, $lower:ident, $upper:ident, $permute:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        unsafe fn $name(a: $register, b: $register) -> ($register, $register) {
+            // Interleaved in each half of the registers; then the halves change places.
+            let (lower, upper) = ($lower(a, b), $upper(a, b));
+            ($permute::<0x20>(lower, upper), $permute::<0x31>(lower, upper))
+        }
+    };
+}
+zip256!(zip256_single, __m256, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_permute2f128_ps);
+zip256!(zip256_double, __m256d, _mm256_unpacklo_pd, _mm256_unpackhi_pd, _mm256_permute2f128_pd);
 
 /// Tables of kernels for one instruction set: every tile that its registers hold without a spill
 /// (rows * columns sums, columns, and one factor).
@@ -125,15 +194,29 @@ macro_rules! isa {
                 unsafe { run::<$double, MR, NV, DOT>(tile) }
             }
 
+            #[target_feature(enable = $features)]
+            unsafe fn single_square(from: (*const f32, usize), to: (*mut f32, usize)) {
+                // SAFETY: the caller vouches for the rows; this function's features are `V`'s.
+                unsafe { transpose::square::<$single, { <$single>::LANES }>(from, to) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn double_square(from: (*const f64, usize), to: (*mut f64, usize)) {
+                // SAFETY: as for `single_square`.
+                unsafe { transpose::square::<$double, { <$double>::LANES }>(from, to) }
+            }
+
             pub static SINGLE: Kernels<f32> = Kernels {
                 isa: $isa,
                 lanes: <$single as Vector>::LANES,
+                square: single_square,
                 table: table!(single, false, $($columns: $rows),*),
                 dots: table!(single, true, $($columns: $rows),*),
             };
             pub static DOUBLE: Kernels<f64> = Kernels {
                 isa: $isa,
                 lanes: <$double as Vector>::LANES,
+                square: double_square,
                 table: table!(double, false, $($columns: $rows),*),
                 dots: table!(double, true, $($columns: $rows),*),
             };
