@@ -22,6 +22,7 @@ from .functional import (
     output_shape,
     set_num_threads,
 )
+from .patches import fold, unfold
 from .signal import convolve, correlate, sampled
 from .transpose import conv_transpose, conv_transpose1d, conv_transpose2d, conv_transpose3d
 
@@ -38,10 +39,12 @@ __all__ = [
     "conv_transpose3d",
     "convolve",
     "correlate",
+    "fold",
     "get_num_threads",
     "grad",
     "ladder",
     "output_shape",
     "sampled",
     "set_num_threads",
+    "unfold",
 ]
