@@ -13,7 +13,8 @@ use faltung::geometry::{Padding, PaddingMode, PerAxis, Spec};
 use faltung::parallel::Team;
 use faltung::slab::{Block, Layout};
 use faltung::tile::{
-    Column, Contraction, Finish, Rows, Step, Sum, Tiled, available, kernels, kernels_of,
+    ALL_ROWS, Bias, Column, Contraction, Ending, Finish, Rows, Segment, Step, Strip, Sum, Tiled,
+    available, kernels, kernels_of,
 };
 use faltung::view::Memory;
 use serde_json::Value;
@@ -41,32 +42,39 @@ fn tiles_of<T: Tiled>(criterion: &mut Criterion) {
     let (mut random, most_rows) = (Random(1), 14);
     let a: Vec<T> = random.floats(most_rows * steps.len());
     let b: Vec<T> = random.floats((planes * 3 * pitch) as usize);
-    let sum = Sum { steps: &steps, taps: steps.len(), period: Step { a: 0, b: 0 } };
-    let contraction = Contraction::new(Memory::of(&a), row, Memory::of(&b), sum);
+    let mut sum = Sum::new(row, None, (1, Step::default()));
+    sum.segments.push(Segment { steps: 0..steps.len(), rows: ALL_ROWS });
+    sum.steps = steps;
+    sum.push(0);
+    let contraction = Contraction { a: Memory::of(&a), b: Memory::of(&b), sum: &sum };
     let mut group = criterion.benchmark_group("tiles");
     for isa in available() {
         let kernels = kernels_of::<T>(isa).expect("an available instruction set");
         for (rows, width) in kernels.tiles() {
-            let mut totals = vec![T::default(); kernels.most_sums()];
+            let mut totals = vec![T::default(); kernels.most_totals()];
             let mut sums = vec![T::default(); rows * width];
-            let first = sums.as_mut_ptr();
-            let columns: Vec<Column<T>> = (0..width)
+            let columns: Vec<Column> = (0..width)
                 .step_by(kernels.lanes)
-                .map(|from| {
-                    let row = (width * size_of::<T>()) as isize;
-                    let to = Rows { first: first.wrapping_add(from), row };
-                    Column { from: from as isize, to }
-                })
+                .map(|at| Column { from: at as isize, to: (at * size_of::<T>()) as isize })
                 .collect();
-            let finish = Finish { bias: std::ptr::null(), clip: None };
-            group.throughput(Throughput::Elements(2 * (rows * width * steps.len()) as u64));
+            let strip = Strip {
+                a: 0,
+                rows,
+                b: 0,
+                columns: &columns,
+                from: (0, (width - kernels.lanes) as isize),
+                vectors: columns.len(),
+                totals: totals.as_mut_ptr(),
+            };
+            let row = (width * size_of::<T>()) as isize;
+            let out = Some(Rows { first: sums.as_mut_ptr(), row });
+            let ending = Ending { finish: Finish { bias: Bias::None, clip: None }, out };
+            group.throughput(Throughput::Elements(2 * (rows * width * sum.steps.len()) as u64));
             let id = BenchmarkId::new(isa.name(), format!("{} {rows}x{width}", T::NAME));
             group.bench_function(id, |bencher| {
                 // SAFETY: each column writes its vector of each row of `sums`, which holds `rows`
-                // rows of `width` and which nothing else touches; there is no bias.
-                bencher.iter(|| unsafe {
-                    contraction.tile_to(kernels, (0, rows), &columns, (&mut totals, finish));
-                });
+                // rows of `width` and which nothing else touches, as with `totals`; there is no bias.
+                bencher.iter(|| unsafe { contraction.chain(kernels, 0, &strip, &ending) });
             });
         }
     }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use crate::contract::Problem;
 use crate::error::{Error, room};
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
-use crate::operand::{Taps, Weights};
+use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team};
 use crate::plan::{self, Method};
 use crate::store::Store;
@@ -88,7 +88,7 @@ pub fn input<T: Tiled>(
 struct Phase {
     /// Of the forward convolution that computes them.
     axis: Axis,
-    taps: Taps,
+    taps: Every,
     /// Where the first of them lies in the window.
     first: usize,
 }
@@ -130,7 +130,7 @@ fn phases_of(axis: &Axis, window: &Range<isize>) -> Result<Vec<Phase>, Error> {
         }
         phases.push(Phase {
             axis: forward,
-            taps: Taps { first: tap, step, count },
+            taps: Every { first: tap, step, count },
             first: (start * stride as isize + residue as isize - window.start) as usize,
         });
     }
@@ -172,7 +172,7 @@ fn phases<T: Tiled>(
             axes: [batch].into_iter().chain(chosen.iter().map(|phase| phase.axis)).collect(),
             ..**geometry
         };
-        let taps: Vec<Taps> = chosen.iter().map(|phase| phase.taps).collect();
+        let taps: Vec<Every> = chosen.iter().map(|phase| phase.taps).collect();
         let forward = Problem {
             geometry: &forward,
             x: gradient,

@@ -6,13 +6,14 @@
 
 use std::ops::Range;
 
+use crate::cover::{Cover, Positions, Span};
 use crate::error::{Error, room};
-use crate::geometry::{Axis, Geometry};
-use crate::operand::{self, Columns, Weights};
+use crate::geometry::Geometry;
+use crate::operand::{Columns, Forward, Ramp, Taps, Weights};
 use crate::parallel::{Stopped, Team, Turn, even_part, even_parts, with_scratch};
-use crate::slab::{Block, Cover, Layout, Positions, extent};
+use crate::slab::{Block, Layout, extent};
 use crate::store::{Store, Target};
-use crate::tile::{Column, Contraction, Kernels, MAX_COLUMNS, Rows, Step, Sum, Tiled};
+use crate::tile::{Contraction, Ending, Kernels, MOST_RAMP_ROWS, Strip, Sum, TileShape, Tiled};
 use crate::view::{Memory, Runs, View};
 
 /// Bytes of a slab: half of the second-level cache of today's cores, which have 1 or 2 MiB, so that
@@ -61,11 +62,15 @@ pub fn direct<T: Tiled>(
 struct Nest<'a, T: Tiled> {
     problem: &'a Problem<'a, T>,
     kernels: &'a Kernels<T>,
+    /// The problem's, but along the axis of a ramp, where a position stands for a whole tile's rows.
+    geometry: Geometry,
+    ramp: Option<Ramp>,
     columns: Columns<'a, T>,
-    steps: Vec<Step>,
-    period: Step,
+    sum: Sum,
     /// Elements between neighbouring positions of B.
     pitches: Vec<isize>,
+    /// Bytes between neighbouring positions of the result.
+    strides: Vec<isize>,
     split: Split,
 }
 
@@ -75,11 +80,20 @@ impl<'a, T: Tiled> Nest<'a, T> {
         kernels: &'a Kernels<T>,
         threads: usize,
     ) -> Result<Self, Error> {
-        let geometry = problem.geometry;
-        let in_place = in_place::<T>(geometry, problem.x, kernels.lanes);
+        let ramp = ramp(problem.geometry, kernels);
+        let mut geometry = problem.geometry.clone();
+        let mut strides = problem.store.out.strides()[1..].to_vec();
+        if let Some(ramp) = ramp {
+            let axis = &mut geometry.axes[ramp.axis];
+            axis.kernel = ramp.taps(axis.kernel);
+            axis.stride *= ramp.rows;
+            axis.output = axis.output.div_ceil(ramp.rows);
+            strides[ramp.axis] *= ramp.rows as isize;
+        }
+        let in_place = in_place::<T>(&geometry, ramp, problem.x, kernels.lanes);
         let split =
-            Split::new(geometry, size_of::<T>(), kernels.lanes, threads, in_place.is_some());
-        let (columns, taps, plane, pitches) = match in_place {
+            Split::new(&geometry, size_of::<T>(), kernels.lanes, threads, in_place.is_some());
+        let (columns, taps, pitches) = match in_place {
             Some((memory, strides)) => {
                 let axes = geometry.axes.iter().zip(&strides[1..]);
                 let taps = axes.map(|(axis, &stride)| {
@@ -88,41 +102,49 @@ impl<'a, T: Tiled> Nest<'a, T> {
                     taps.extend((0..axis.kernel as isize).map(|tap| tap * step));
                     Ok(taps)
                 });
-                let taps = taps.collect::<Result<_, Error>>()?;
-                let (plane, pitches) = (strides[0], strides[1..].to_vec());
-                (Columns::InPlace(memory, strides), taps, plane, pitches)
+                let taps = Taps { channel: strides[0], axes: taps.collect::<Result<_, Error>>()? };
+                let axes = geometry.axes.iter().zip(&strides[1..]);
+                let pitches = axes.map(|(axis, stride)| stride * axis.stride as isize).collect();
+                (Columns::InPlace(memory, strides), taps, pitches)
             }
             None => {
-                let layout = Layout::new(geometry, &split.lens(geometry), size_of::<T>())?;
-                let (taps, plane) = (layout.offsets()?, layout.plane() as isize);
+                let layout = Layout::new(&geometry, &split.lens(&geometry), size_of::<T>())?;
+                let taps = Taps { channel: layout.plane() as isize, axes: layout.offsets()? };
                 let pitches = layout.pitches();
-                (Columns::Staged(layout), taps, plane, pitches)
+                (Columns::Staged(layout), taps, pitches)
             }
         };
-        let (steps, period) = operand::forward(problem.weights, &taps, plane, geometry.channels)?;
-        Ok(Nest { problem, kernels, columns, steps, period, pitches, split })
+        let kernel: Vec<usize> = problem.geometry.axes.iter().map(|axis| axis.kernel).collect();
+        let sum = Forward {
+            channels: geometry.channels,
+            kernel: &kernel,
+            a: &problem.weights.taps()?,
+            a_row: problem.weights.row(),
+            b: &taps,
+            ramp,
+        };
+        let sum = sum.sum()?;
+        Ok(Nest { problem, kernels, geometry, ramp, columns, sum, pitches, strides, split })
     }
 
     fn items(&self) -> usize {
-        self.problem.geometry.groups * self.split.blocks.iter().product::<usize>() * self.split.cuts
+        self.geometry.groups * self.split.blocks.iter().product::<usize>() * self.split.cuts
     }
 
     /// One thread's part: takes items until there are none.
     fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
         let slab = match &self.columns {
             Columns::InPlace(..) => 0,
-            Columns::Staged(layout) => {
-                layout.size(self.problem.geometry.channels, self.kernels.lanes)
-            }
+            Columns::Staged(layout) => layout.size(self.geometry.channels, self.kernels.lanes),
         };
-        let sums = self.kernels.most_sums();
-        with_scratch(slab.saturating_add(2 * sums), |scratch: &mut [T]| {
-            let (sums, slab) = scratch.split_at_mut(2 * sums);
+        let totals = self.kernels.most_totals();
+        with_scratch(slab.saturating_add(totals), |scratch: &mut [T]| {
+            let (totals, slab) = scratch.split_at_mut(totals);
             let mut place = Place::default();
             let mut staged = None;
             while let Some(item) = turn.next() {
                 let (part, cut) = (item / self.split.cuts, item % self.split.cuts);
-                let (group, block) = self.split.block(self.problem.geometry, part);
+                let (group, block) = self.split.block(&self.geometry, part);
                 if place.block != block {
                     place = self.place(block, place);
                 }
@@ -130,7 +152,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                     self.stage(group, &place.runs, slab);
                     staged = Some(part);
                 }
-                self.tiles(turn, &Item { group, cut, place: &place }, slab, sums);
+                self.tiles(turn, &Item { group, cut, place: &place }, slab, totals);
             }
         })
     }
@@ -142,30 +164,61 @@ impl<'a, T: Tiled> Nest<'a, T> {
             Columns::InPlace(..) => Runs::default(),
         };
         let extent = self.extent(&block);
-        let cover = if extent == last.extent { last.cover } else { self.cover(&extent) };
-        Place { block, runs, extent, cover }
+        if extent == last.extent {
+            return Place { block, runs, ..last };
+        }
+        let positions = Positions {
+            lens: &extent.lens,
+            pitches: &self.pitches,
+            strides: &self.strides,
+            short: extent.short,
+            end: extent.end,
+            direct: !self.problem.store.accumulate,
+        };
+        let cover = Cover::new(&positions, self.kernels.lanes, size_of::<T>());
+        let shape = match self.ramp {
+            Some(ramp) => TileShape { rows: ramp.rows, columns: self.ramp_columns(&ramp, &cover) },
+            None => {
+                let rows = self.geometry.outputs.div_ceil(self.split.cuts);
+                let runs = [cover.whole.len(), cover.cut.len()];
+                self.kernels.choose(rows, &runs, self.problem.weights.most_rows()).0
+            }
+        };
+        Place { block, runs, extent, spans: cover.strips(shape.columns), cover, rows: shape.rows }
+    }
+
+    /// Vectors of a tile of a ramp's rows.
+    fn ramp_columns(&self, ramp: &Ramp, cover: &Cover) -> usize {
+        let kernel = self.problem.geometry.axes[ramp.axis].kernel;
+        let most = (1..).take_while(|&n| self.kernels.most_rows(n) >= ramp.rows).last();
+        let cycles = |columns: &usize| {
+            let tiles = [&cover.whole, &cover.cut].map(|list| list.len().div_ceil(*columns));
+            let tile = ramp_cycles(self.kernels, ramp, kernel, *columns);
+            (tiles[0] + tiles[1]) as f64 * tile
+        };
+        let best = (1..=most.unwrap_or(1)).min_by(|a, b| cycles(a).total_cmp(&cycles(b)));
+        best.unwrap_or(1)
     }
 
     fn extent(&self, block: &Block) -> Extent {
         let lens = block.0.iter().map(|range| range.len()).collect();
-        let axes = block.0.iter().zip(&self.problem.geometry.axes).zip(&self.pitches).skip(1);
+        let axes = block.0.iter().zip(&self.geometry.axes).zip(&self.pitches).skip(1);
         let last = axes.map(|((range, axis), p)| (axis.output - 1 - range.start) as isize * p);
         let end = match self.columns {
             Columns::InPlace(..) => last.sum::<isize>() + 1,
             Columns::Staged(_) => isize::MAX,
         };
-        Extent { lens, end }
-    }
-
-    fn cover(&self, Extent { lens, end }: &Extent) -> Cover {
-        let strides = &self.problem.store.out.strides()[1..];
-        let positions = Positions { lens, pitches: &self.pitches, strides };
-        Cover::new(positions, self.kernels.lanes, *end)
+        let short = self.ramp.and_then(|ramp| {
+            let left = self.problem.geometry.axes[ramp.axis].output % ramp.rows;
+            let last = block.0[ramp.axis].end == self.geometry.axes[ramp.axis].output;
+            (last && left > 0).then_some((ramp.axis, left))
+        });
+        Extent { lens, end, short }
     }
 
     fn stage(&self, group: usize, runs: &Runs, slab: &mut [T]) {
         if let Columns::Staged(layout) = &self.columns {
-            let channels = self.problem.geometry.channels;
+            let channels = self.geometry.channels;
             let channels = group * channels..(group + 1) * channels;
             layout.stage((runs, channels), self.problem.x, self.problem.padding, slab);
         }
@@ -176,55 +229,62 @@ impl<'a, T: Tiled> Nest<'a, T> {
         match &self.columns {
             Columns::Staged(_) => (Memory::of(slab), 0),
             Columns::InPlace(memory, strides) => {
-                let channel = item.group * self.problem.geometry.channels;
-                let start = channel as isize * strides[0] + item.place.block.start(&strides[1..]);
+                let channel = item.group * self.geometry.channels;
+                let start = channel as isize * strides[0] + item.place.block.start(&self.pitches);
                 (memory.clone(), start)
             }
         }
     }
 
     /// All tiles of one item.
-    fn tiles(&self, turn: &Turn<'_>, item: &Item<'_>, slab: &[T], sums: &mut [T]) {
-        let (totals, aside) = sums.split_at_mut(sums.len() / 2);
-        let Problem { geometry, weights, store, .. } = self.problem;
-        let taps = geometry.channels * geometry.kernel_taps();
-        let sum = Sum { steps: &self.steps, taps, period: self.period };
+    fn tiles(&self, turn: &Turn<'_>, item: &Item<'_>, slab: &[T], totals: &mut [T]) {
+        let Problem { weights, store, .. } = self.problem;
         let (b, start) = self.operand(item, slab);
-        let contraction = Contraction::new(weights.memory(), weights.row(), b, sum);
-        let block = item.place.block.start(&store.out.strides()[1..]);
-        let channels = self.split.channels(geometry, item);
-        let cover = &item.place.cover;
-        let vectors = cover.starts.len();
-        let shape = self.kernels.choose(channels.len(), vectors, weights.most_rows());
+        let contraction = Contraction { a: weights.memory(), b, sum: &self.sum };
+        let Place { block, spans, cover, rows, .. } = item.place;
+        let block = block.start(&self.strides);
         let lanes = self.kernels.lanes;
-        let mut columns = [Column::NOWHERE; MAX_COLUMNS];
-        for rows in even_parts(channels, shape.rows) {
-            let (a, count) = (weights.output(rows.start), rows.len());
-            let target = Target { channels: rows, cover, block };
-            let finish = store.finish(&target.channels);
-            for first in (0..vectors).step_by(shape.columns) {
-                if !turn.goes_on(taps * count * shape.columns) {
-                    return;
+        let channel_row = store.out.strides()[0];
+        let channels = self.split.channels(&self.geometry, item);
+        // Rows of a tile are output channels, or neighbouring outputs of one.
+        let (most, row) = match self.ramp {
+            None => (*rows, channel_row),
+            Some(ramp) => (1, self.strides[ramp.axis] / ramp.rows as isize),
+        };
+        for group in even_parts(channels, most) {
+            let rows = if self.ramp.is_some() { *rows } else { group.len() };
+            let target = Target { rows, to: block + group.start as isize * channel_row, row };
+            let finish = store.finish(group.start, rows, self.ramp.is_none());
+            for span in spans {
+                let list = if span.whole { &cover.whole } else { &cover.cut };
+                let strip = Strip {
+                    a: weights.output(group.start),
+                    rows,
+                    b: start,
+                    columns: &list[span.columns.clone()],
+                    from: span.from,
+                    vectors: span.vectors,
+                    totals: totals.as_mut_ptr(),
+                };
+                let out = span.whole.then(|| store.rows(&target, span, lanes));
+                let ending = Ending { finish, out };
+                for chain in 0..self.sum.chains() {
+                    if !turn.goes_on(self.sum.work(rows) * strip.columns.len()) {
+                        return;
+                    }
+                    // SAFETY: `totals` is this thread's own and has room for any strip; each item has
+                    // channels and positions of its own, and one thread takes it; `rows` and `finish`
+                    // checked results and bias for as many rows.
+                    unsafe { contraction.chain(self.kernels, chain, &strip, &ending) }
                 }
-                let vectors = first..vectors.min(first + shape.columns);
-                let columns = &mut columns[..vectors.len()];
-                let mut held = 0u32;
-                for (v, column) in columns.iter_mut().enumerate() {
-                    let to = store.rows(&target, first + v, lanes).unwrap_or_else(|| {
-                        held |= 1 << v;
-                        let first = aside[v * count * lanes..].as_mut_ptr();
-                        Rows { first, row: (lanes * size_of::<T>()) as isize }
-                    });
-                    *column = Column { from: start + cover.starts[first + v], to };
-                }
-                // SAFETY: each item has channels and positions of its own, and one thread takes it;
-                // `rows` gave addresses for as many rows, `aside` has room for the largest tile, and
-                // `finish` a bias for each row.
-                unsafe {
-                    contraction.tile_to(self.kernels, (a, count), columns, (totals, finish));
-                    for v in (0..vectors.len()).filter(|v| held >> v & 1 == 1) {
-                        let aside = &aside[v * count * lanes..(v + 1) * count * lanes];
-                        store.write(&target, first + v, aside);
+                if !span.whole {
+                    let pitch = Strip::<T>::row_vectors(span.columns.len()) * lanes;
+                    for (i, cut) in span.columns.clone().enumerate() {
+                        let lanes = (cover.lanes(cut), store.step());
+                        // SAFETY: as above.
+                        unsafe {
+                            store.write(&target, lanes, (&totals[i * self.kernels.lanes..], pitch))
+                        }
                     }
                 }
             }
@@ -240,6 +300,9 @@ struct Place {
     runs: Runs,
     extent: Extent,
     cover: Cover,
+    /// Its strips, in tiles of at most `rows` rows.
+    spans: Vec<Span>,
+    rows: usize,
 }
 
 /// One thread's next piece of work.
@@ -248,6 +311,43 @@ struct Item<'a> {
     /// Which part of the group's output channels.
     cut: usize,
     place: &'a Place,
+}
+
+/// The rows that a tile should have of neighbouring outputs rather than of output channels, where
+/// those are few.
+fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
+    let last = geometry.axes.len() - 1;
+    if geometry.outputs > 7 || last < 2 {
+        return None;
+    }
+    let axis = last - 1;
+    let along = &geometry.axes[axis];
+    if along.kernel == 1 || along.output == 1 || along.stride % along.dilation != 0 {
+        return None;
+    }
+    let shift = along.stride / along.dilation;
+    // A vector of all rows, of each tap of the axis.
+    let outputs = geometry.outputs as f64;
+    let (shape, cycles) = kernels.choose(geometry.outputs, &[24], usize::MAX);
+    debug_assert!(shape.rows > 0);
+    let mut best = (None, cycles / 24.0 * along.kernel as f64 * along.output as f64);
+    for rows in 2..=MOST_RAMP_ROWS.min(along.output) {
+        let ramp = Ramp { axis, rows, shift };
+        for columns in (1..).take_while(|&columns| kernels.most_rows(columns) >= rows) {
+            let tile = ramp_cycles(kernels, &ramp, along.kernel, columns) / columns as f64;
+            let cycles = outputs * tile * along.output.div_ceil(rows) as f64;
+            if cycles < best.1 {
+                best = (Some(ramp), cycles);
+            }
+        }
+    }
+    best.0
+}
+
+/// Cycles that a tile of a ramp's rows takes for all taps of its axis.
+fn ramp_cycles<T: Tiled>(kernels: &Kernels<T>, ramp: &Ramp, kernel: usize, columns: usize) -> f64 {
+    let rows = |tap| ramp.rows_at(tap, &(0..kernel)).len();
+    (0..ramp.taps(kernel)).map(rows).filter(|&n| n > 0).map(|n| kernels.cycles(n, columns)).sum()
 }
 
 /// How a convolution is cut into items.
@@ -328,20 +428,28 @@ struct Extent {
     lens: Vec<usize>,
     /// The flat position, from the block's first, that vectors must not reach.
     end: isize,
+    /// If a ramp's last position has fewer rows than the others: its axis, and how many.
+    short: Option<(usize, usize)>,
 }
 
-/// The input as the column operand where it lies, if it can be: no padding, no stride, whole planes
-/// in C order, and enough positions in each that none is left to staging for want of a vector.
+/// The input as the column operand where it lies, if it can be: no padding, no stride but a ramp's
+/// own, whole planes in C order, and enough positions in each that none is left to staging for want of
+/// a vector.
 fn in_place<'a, T: Tiled>(
     geometry: &Geometry,
+    ramp: Option<Ramp>,
     x: &View<'a>,
     lanes: usize,
 ) -> Option<(Memory<'a, T>, Vec<isize>)> {
-    let plain = |a: &Axis| a.stride == 1 && a.before == 0 && a.after == 0;
     let size = size_of::<T>() as isize;
     let mut dense = size;
-    for (axis, &stride) in geometry.axes.iter().zip(&x.strides()[1..]).skip(1).rev() {
-        if !plain(axis) || (stride != dense && axis.input > 1) {
+    for (i, axis) in geometry.axes.iter().enumerate().skip(1).rev() {
+        let rows = ramp.map_or(1, |ramp| if ramp.axis == i { ramp.rows } else { 1 });
+        // All windows of a ramp's rows are whole, or the last ones would lie beyond the input.
+        let reach = (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation;
+        let plain = axis.stride == rows && axis.before == 0 && axis.after == 0;
+        let stride = x.strides()[i + 1];
+        if !plain || reach >= axis.input || (stride != dense && axis.input > 1) {
             return None;
         }
         dense *= axis.input as isize;
@@ -357,7 +465,7 @@ fn in_place<'a, T: Tiled>(
     let (mut pitch, mut flat) = (1, 1);
     for (axis, stride) in geometry.axes.iter().zip(&mut strides[1..]).skip(1).rev() {
         *stride = pitch;
-        flat += (axis.output - 1) * pitch as usize;
+        flat += (axis.output - 1) * axis.stride * pitch as usize;
         pitch *= axis.input as isize;
     }
     // Vectors lie within one image, so it must hold one; and small ones fill more together.

@@ -33,7 +33,10 @@ use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team, Turn, even_part, even_parts, with_scratch};
 use crate::slab::{Block, Layout};
-use crate::tile::{CHAIN, Contraction, Kernels, MAX_COLUMNS, Results, Step, Sum, TileShape, Tiled};
+use crate::tile::{
+    ALL_ROWS, CHAIN, Contraction, Kernels, MAX_COLUMNS, Results, Segment, Step, Strip, Sum,
+    TileShape, Tiled,
+};
 use crate::view::{Element, Memory, Run, Runs, View, ViewMut, advance, contiguous};
 
 /// Elements of a slab's plane with [`Form::Outer`]: as many positions, about. The sums depend on it.
@@ -356,13 +359,15 @@ impl<'a, T: Tiled> Plan<'a, T> {
             waste(channels) < 1.1 * waste(outputs)
         };
         let (shape, unit) = match (form, swapped) {
-            (Form::Dot, _) => (kernels.choose(outputs, channels * taps.len(), usize::MAX), (1, 1)),
+            (Form::Dot, _) => {
+                (kernels.choose(outputs, &[channels * taps.len()], usize::MAX).0, (1, 1))
+            }
             (Form::Outer, false) => {
-                let shape = kernels.choose(channels, outputs.div_ceil(lanes), usize::MAX);
+                let shape = kernels.choose(channels, &[outputs.div_ceil(lanes)], usize::MAX).0;
                 (shape, (1, shape.columns * lanes))
             }
             (Form::Outer, true) => {
-                let shape = kernels.choose(outputs, channels.div_ceil(lanes), usize::MAX);
+                let shape = kernels.choose(outputs, &[channels.div_ceil(lanes)], usize::MAX).0;
                 (shape, (shape.columns * lanes, 1))
             }
         };
@@ -422,11 +427,13 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let positions = lens.iter().product::<usize>();
         let plane = self.layout.plane();
         let width = self.shape.columns * lanes;
-        let tile = self.shape.rows * width;
+        let tile = self.shape.rows * Strip::<T>::row_vectors(self.shape.columns) * lanes;
         let (gradient, turned, results, sums) = match (self.form, self.swapped) {
             (Form::Dot, _) => {
                 let results = self.shape.rows * (self.shape.columns * LANES + channels * taps);
-                let sums = (outputs * channels).saturating_mul(taps * LANES);
+                let tiles = outputs.div_ceil(self.shape.rows)
+                    * (channels * taps).div_ceil(self.shape.columns);
+                let sums = tiles.saturating_mul(tile * (LANES / lanes));
                 (outputs * self.gradient_plane(lens), 0, results, sums)
             }
             (Form::Outer, false) => {
@@ -440,13 +447,19 @@ impl<'a, T: Tiled> Plan<'a, T> {
             (Form::Outer, true) => {
                 let regions = outputs.div_ceil(self.shape.rows) * channels.div_ceil(width);
                 let sums = regions.saturating_mul(tile);
-                (outputs * self.gradient_plane(lens), channels * plane, tile, sums)
+                (
+                    outputs * self.gradient_plane(lens),
+                    channels * plane,
+                    self.shape.rows * width,
+                    sums,
+                )
             }
         };
         let alone = self.blocks.iter().product::<usize>() <= self.slices;
         let turns = if self.swapped { channels.next_multiple_of(lanes) } else { channels };
         let slab = self.layout.size(turns, LANES) + LANES;
-        let sums = if alone { tile } else { sums };
+        let once = if self.form == Form::Dot { tile } else { (STAGED / 2).max(tile * TAPS) };
+        let sums = if alone { sums.min(once) } else { sums };
         // Each part starts at a whole line of a cache.
         let [gradient, turned, results] =
             [gradient, turned, results].map(|size| size.next_multiple_of(LANES));
@@ -534,7 +547,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
         }
         let lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
         if staged.lens != lens {
-            staged.steps = self.steps(&lens)?;
+            staged.sum = self.sum(&lens)?;
             staged.lens = lens;
             staged.input = None;
             staged.gradient = None;
@@ -568,7 +581,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
             let block = &output.2;
             if self.form == Form::Outer && !self.swapped {
                 let width = self.shape.columns * self.kernels.lanes;
-                let panel = width * staged.steps.len();
+                let panel = width * staged.sum.steps.len();
                 for (i, first) in outputs.clone().step_by(width).enumerate() {
                     let outputs = first..outputs.end.min(first + width);
                     let to = (&mut room.gradient[i * panel..], width);
@@ -654,8 +667,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
         (flat_len(&self.gradient_pitches(lens), lens).div_ceil(LANES) | 1) * LANES
     }
 
-    /// What the steps of a block add to both operands.
-    fn steps(&self, lens: &[usize]) -> Result<Vec<Step>, Error> {
+    /// The sum over a block's positions.
+    fn sum(&self, lens: &[usize]) -> Result<Sum, Error> {
         let pitches = self.layout.pitches();
         let count = match self.form {
             Form::Outer => lens.iter().product(),
@@ -672,7 +685,11 @@ impl<'a, T: Tiled> Plan<'a, T> {
                 Step { a: at, b: at }
             })),
         }
-        Ok(steps)
+        let row = match (self.form, self.swapped) {
+            (Form::Outer, false) => self.layout.plane(),
+            _ => self.gradient_plane(lens),
+        };
+        Ok(whole(steps, row))
     }
 
     /// All tiles of an item in a block, a tap at a time. Rows are channels in the slab, columns are
@@ -688,13 +705,14 @@ impl<'a, T: Tiled> Plan<'a, T> {
     ) {
         let lanes = self.kernels.lanes;
         let width = self.shape.columns * lanes;
+        let steps = staged.sum.steps.len();
         let (row, a, b, panel) = if self.swapped {
             (self.gradient_plane(&staged.lens), &*room.gradient, &*room.turned, self.layout.plane())
         } else {
-            (self.layout.plane(), &*room.slab, &*room.gradient, staged.steps.len())
+            (self.layout.plane(), &*room.slab, &*room.gradient, steps)
         };
-        let sum = whole(&staged.steps);
-        let contraction = Contraction::new(Memory::of(a), row as isize, Memory::of(b), sum);
+        let contraction = Contraction { a: Memory::of(a), b: Memory::of(b), sum: &staged.sum };
+        let chains = staged.sum.chains();
         let (all_rows, all_columns) = if self.swapped {
             (item.outputs.len(), item.channels.len())
         } else {
@@ -702,60 +720,76 @@ impl<'a, T: Tiled> Plan<'a, T> {
         };
         let turned = if self.swapped { 0 } else { self.sizes.results / 2 };
         let (transposed, results) = room.results.split_at_mut(turned);
+        let groups: Vec<Range<usize>> = even_parts(0..all_rows, self.shape.rows).collect();
         let mut region = 0;
         for column in (0..all_columns).step_by(width) {
             let columns = column..all_columns.min(column + width);
             let vectors = columns.len().div_ceil(lanes);
-            for rows in even_parts(0..all_rows, self.shape.rows) {
-                for taps in even_parts(0..self.taps.len(), TAPS) {
-                    if !turn.goes_on(staged.steps.len() * rows.len() * vectors * taps.len()) {
-                        return;
-                    }
-                    for (k, &tap) in self.taps[taps.clone()].iter().enumerate() {
-                        let (in_a, in_b) =
-                            if self.swapped { (0, tap * width as isize) } else { (tap, 0) };
-                        let a = (rows.start * row) as isize + in_a;
-                        let from = (column * panel) as isize + in_b;
-                        let from: [isize; MAX_COLUMNS] =
-                            std::array::from_fn(|v| from + (v * lanes) as isize);
-                        let len = rows.len() * vectors * lanes;
-                        // Sums of one block alone need no place of their own.
-                        let totals = match (first, last) {
-                            (true, true) => &mut room.sums[..len],
-                            _ => &mut room.sums[region..region + len],
-                        };
-                        region += len;
-                        // [row][tap][column]
-                        let result = last.then(|| Results {
-                            sums: &mut results[k * width..],
-                            row: taps.len() * width,
-                            column: lanes,
-                        });
-                        contraction.total(
-                            self.kernels,
-                            (a, rows.len()),
-                            &from[..vectors],
-                            (totals, result),
-                            (first, false),
-                        );
-                    }
-                    if last && self.swapped {
-                        for (output, row) in rows.clone().zip(results.chunks_exact(width)) {
-                            let row = &row[..columns.len()];
-                            self.put(item, output, (columns.clone(), taps.clone()), row, sink);
-                        }
-                    } else if last {
-                        let len = rows.len() * taps.len();
-                        let pitch = len.next_multiple_of(lanes);
-                        let to = (&mut *transposed, pitch);
-                        self.kernels.transpose((results, width), to, (len, columns.len()));
-                        for (output, row) in columns.clone().zip(transposed.chunks_exact(pitch)) {
-                            self.put(item, output, (rows.clone(), taps.clone()), &row[..len], sink);
+            for taps in even_parts(0..self.taps.len(), TAPS) {
+                // Some rows at a time, so that totals stay in the cache, a chain after the other, so
+                // that its part of the columns does.
+                for groups in groups.chunks(self.groups_at_once(taps.len())) {
+                    let begin = if first && last { 0 } else { region };
+                    for chain in 0..chains {
+                        let (starts, ends) = (first && chain == 0, last && chain + 1 == chains);
+                        region = begin;
+                        for rows in groups {
+                            if !turn.goes_on(CHAIN.min(steps) * rows.len() * vectors * taps.len()) {
+                                return;
+                            }
+                            for (k, &tap) in self.taps[taps.clone()].iter().enumerate() {
+                                let (in_a, in_b) =
+                                    if self.swapped { (0, tap * width as isize) } else { (tap, 0) };
+                                let a = (rows.start * row) as isize + in_a;
+                                let from = (column * panel) as isize + in_b;
+                                let from: [isize; MAX_COLUMNS] =
+                                    std::array::from_fn(|v| from + (v * lanes) as isize);
+                                let len = rows.len() * Strip::<T>::row_vectors(vectors) * lanes;
+                                let totals = &mut room.sums[region..region + len];
+                                region += len;
+                                // [row][tap][column]
+                                let result = ends.then(|| Results {
+                                    sums: &mut results[k * width..],
+                                    row: taps.len() * width,
+                                    column: lanes,
+                                });
+                                contraction.total(
+                                    (self.kernels, chain),
+                                    (a, rows.len()),
+                                    &from[..vectors],
+                                    (totals, result),
+                                    (starts, false),
+                                );
+                            }
+                            if ends && self.swapped {
+                                for (output, row) in rows.clone().zip(results.chunks_exact(width)) {
+                                    let row = &row[..columns.len()];
+                                    self.put(item, output, (columns.clone(), 0..1), row, sink);
+                                }
+                            } else if ends {
+                                let len = rows.len() * taps.len();
+                                let pitch = len.next_multiple_of(lanes);
+                                let to = (&mut *transposed, pitch);
+                                let size = (len, columns.len());
+                                self.kernels.transpose((results, width), to, size);
+                                let turned = transposed.chunks_exact(pitch);
+                                for (output, row) in columns.clone().zip(turned) {
+                                    let what = (rows.clone(), taps.clone());
+                                    self.put(item, output, what, &row[..len], sink);
+                                }
+                            }
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Groups of rows whose totals stay in the second-level cache, with so many taps.
+    fn groups_at_once(&self, taps: usize) -> usize {
+        let tile =
+            self.shape.rows * Strip::<T>::row_vectors(self.shape.columns) * self.kernels.lanes;
+        (STAGED / 2 / (tile * taps)).max(1)
     }
 
     /// Hands over sums of an output, both it and the channels as an item counts them.
@@ -784,11 +818,12 @@ impl<'a, T: Tiled> Plan<'a, T> {
         sink: &Sink<'_, T>,
     ) -> Result<(), Error> {
         let lanes = self.kernels.lanes;
-        let sum = whole(&staged.steps);
+        let steps = staged.sum.steps.len();
         let (plane, gradient_plane) =
             (self.layout.plane() as isize, self.gradient_plane(&staged.lens) as isize);
-        let contraction =
-            Contraction::new(Memory::of(room.gradient), gradient_plane, Memory::of(room.slab), sum);
+        let (a, b) = (Memory::of(room.gradient), Memory::of(room.slab));
+        let contraction = Contraction { a, b, sum: &staged.sum };
+        let chains = staged.sum.chains();
         let all = item.channels.len() * self.taps.len();
         let (sums, results) =
             room.results.split_at_mut(self.shape.rows * self.shape.columns * LANES);
@@ -796,7 +831,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
         for outputs in even_parts(0..item.outputs.len(), self.shape.rows) {
             let rows = outputs.len();
             for taps in even_parts(0..all, self.shape.columns) {
-                if !turn.goes_on(staged.steps.len() * rows * taps.len()) {
+                if !turn.goes_on(steps * rows * taps.len()) {
                     return Ok(());
                 }
                 let vectors = taps.len();
@@ -806,26 +841,28 @@ impl<'a, T: Tiled> Plan<'a, T> {
                         (tap / self.taps.len()) as isize * plane + self.taps[tap % self.taps.len()];
                 }
                 for part in (0..LANES).step_by(lanes) {
-                    let len = rows * vectors * lanes;
-                    let totals = match (first, last) {
-                        (true, true) => &mut room.sums[..len],
-                        _ => &mut room.sums[region..region + len],
-                    };
+                    let len = rows * Strip::<T>::row_vectors(vectors) * lanes;
+                    // Sums of one block alone need no place of their own.
+                    let begin = if first && last { 0 } else { region };
+                    let totals = &mut room.sums[begin..begin + len];
                     region += len;
-                    let result = last.then(|| Results {
-                        sums: &mut sums[part..],
-                        row: vectors * LANES,
-                        column: LANES,
-                    });
                     let a = outputs.start as isize * gradient_plane + part as isize;
                     let columns = columns.map(|column| column + part as isize);
-                    contraction.total(
-                        self.kernels,
-                        (a, rows),
-                        &columns[..vectors],
-                        (totals, result),
-                        (first, true),
-                    );
+                    for chain in 0..chains {
+                        let (starts, ends) = (first && chain == 0, last && chain + 1 == chains);
+                        let result = ends.then(|| Results {
+                            sums: &mut sums[part..],
+                            row: vectors * LANES,
+                            column: LANES,
+                        });
+                        contraction.total(
+                            (self.kernels, chain),
+                            (a, rows),
+                            &columns[..vectors],
+                            (&mut *totals, result),
+                            (starts, true),
+                        );
+                    }
                 }
                 if last {
                     for (m, sums) in sums.chunks_exact(vectors * LANES).take(rows).enumerate() {
@@ -940,9 +977,17 @@ fn halved<T: Element>(sums: &[T]) -> T {
     sums[0]
 }
 
-/// The sum over all steps.
-fn whole(steps: &[Step]) -> Sum<'_> {
-    Sum { steps, taps: steps.len(), period: Step { a: 0, b: 0 } }
+/// The sum over all steps, of rows so far apart.
+fn whole(steps: Vec<Step>, row: usize) -> Sum {
+    let mut sum = Sum::new(row as isize, None, (1, Step::default()));
+    let count = steps.len();
+    sum.steps = steps;
+    for start in (0..count).step_by(CHAIN) {
+        let steps = start..count.min(start + CHAIN);
+        sum.segments.push(Segment { steps, rows: ALL_ROWS });
+        sum.push(sum.segments.len() - 1);
+    }
+    sum
 }
 
 /// Offsets of a block's positions in a plane, in C order.
@@ -1083,7 +1128,7 @@ struct Room<'a, T> {
 #[derive(Default)]
 struct Staged {
     lens: Vec<usize>,
-    steps: Vec<Step>,
+    sum: Sum,
     input: Option<(usize, Range<usize>, Block)>,
     gradient: Option<(usize, Range<usize>, Block)>,
 }

@@ -9,7 +9,8 @@
 //! | [`geometry`] | options and shapes in, a checked [`geometry::Geometry`] out: all validation |
 //! | [`plan`] | which method computes it |
 //! | [`view`] | strided arrays of the caller |
-//! | [`slab`] | staging, the offset of every tap, vectors laid over positions |
+//! | [`slab`] | staging, the offset of every tap |
+//! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
@@ -26,6 +27,7 @@
 
 pub mod adjoint;
 pub mod contract;
+pub mod cover;
 pub mod error;
 pub mod geometry;
 pub mod gradient;

@@ -1,8 +1,10 @@
 //! How each operation addresses its operands: what the rows and the steps of A and B are.
 
+use std::ops::Range;
+
 use crate::error::{Error, room};
 use crate::slab::Layout;
-use crate::tile::{CHAIN, Step};
+use crate::tile::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 use crate::view::{Element, Memory, View, advance};
 
 /// Weights as the row operand, in place where their memory can be read so.
@@ -23,7 +25,7 @@ pub struct Weights<'a, T> {
 
 /// Taps of one kernel axis that lie evenly apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taps {
+pub struct Every {
     /// The first.
     pub first: usize,
     /// From one to the next.
@@ -60,7 +62,7 @@ impl<'a, T: Element> Weights<'a, T> {
     /// The weights that the gradient of the input is a forward sum with, by addresses alone: outputs
     /// and channels change places in each of the groups of `outputs`, and of each kernel axis `taps`
     /// are taken, the last first.
-    pub fn adjoint(&self, (outputs, channels): (usize, usize), taps: &[Taps]) -> Weights<'_, T> {
+    pub fn adjoint(&self, (outputs, channels): (usize, usize), taps: &[Every]) -> Weights<'_, T> {
         let mut start = self.start;
         let mut strides = vec![self.strides[1], self.strides[0]];
         for (axis, taps) in taps.iter().enumerate() {
@@ -114,38 +116,161 @@ impl<'a, T: Element> Weights<'a, T> {
         let at = if self.flip { self.kernel[axis] - 1 - tap } else { tap };
         at as isize * self.strides[axis + 2]
     }
+
+    /// Where their taps lie.
+    pub fn taps(&self) -> Result<Taps, Error> {
+        let mut axes = vec![vec![0]];
+        for (axis, &kernel) in self.kernel.iter().enumerate() {
+            let mut taps = room("the table of taps", kernel)?;
+            taps.extend((0..kernel).map(|tap| self.tap(axis, tap)));
+            axes.push(taps);
+        }
+        Ok(Taps { channel: self.strides[1], axes })
+    }
 }
 
-/// The steps of a forward sum's period, and what the period adds: as many whole channels as one
-/// chain holds, and at least one. It depends on the shape of the weights alone, and so do the bits of
-/// the result.
-///
-/// `taps` are the offsets of the batch's one tap and of those of each kernel axis in a channel of B,
-/// and channels of B lie `plane` elements apart.
-pub fn forward<T: Element>(
-    weights: &Weights<'_, T>,
-    taps: &[Vec<isize>],
-    plane: isize,
-    channels: usize,
-) -> Result<(Vec<Step>, Step), Error> {
-    let (batch, kernel) = taps.split_first().expect("a geometry has a batch");
-    let len = weights.kernel.iter().product::<usize>();
-    let period = (CHAIN / len).clamp(1, channels.max(1));
-    let channel = Step { a: weights.strides[1], b: plane };
-    let mut steps = room("the table of taps", period * len)?;
-    let mut index = vec![0; kernel.len()];
-    for c in 0..period as isize {
-        for _ in 0..len {
-            let (mut a, mut b) = (c * channel.a, c * channel.b + batch[0]);
-            for (axis, &tap) in index.iter().enumerate() {
-                a += weights.tap(axis, tap);
-                b += kernel[axis][tap];
+/// Where the taps of an operand lie, in elements: what each axis adds.
+#[derive(Clone, Debug)]
+pub struct Taps {
+    /// From one channel to the next.
+    pub channel: isize,
+    /// A number for each tap of the batch, which has one, and of each axis of the kernel.
+    pub axes: Vec<Vec<isize>>,
+}
+
+/// Rows of a tile that are neighbouring outputs along an axis: row `m` begins `m * shift` taps later
+/// than the first, and takes of the taps that the rows have together those of its own. (The matrix of
+/// their weights is a Toeplitz matrix.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ramp {
+    /// The axis, the batch counted in.
+    pub axis: usize,
+    /// How many rows.
+    pub rows: usize,
+    /// Taps between the beginnings of neighbouring rows.
+    pub shift: usize,
+}
+
+impl Ramp {
+    /// Taps of a kernel axis of `kernel` taps that the rows have together.
+    pub fn taps(&self, kernel: usize) -> usize {
+        kernel + (self.rows - 1) * self.shift
+    }
+
+    /// The rows that take tap `tap` of those, if they have taps `taken` of the kernel.
+    pub fn rows_at(&self, tap: usize, taken: &Range<usize>) -> Range<usize> {
+        let first = (tap + 1).saturating_sub(taken.end).div_ceil(self.shift);
+        let end = if tap < taken.start { 0 } else { (tap - taken.start) / self.shift + 1 };
+        first..end.min(self.rows)
+    }
+}
+
+/// A forward sum: taps in the order (channel, kernel axes), cut into chains. A chain is as many whole
+/// channels as [`CHAIN`] taps hold; of a channel with more taps, as many whole slices along the first
+/// axis; of a slice with more taps, along the next, and so on. It depends on the shape of the weights
+/// alone, and so do the bits of the result.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'a> {
+    /// Channels of a group.
+    pub channels: usize,
+    /// The batch, which has one tap, and the kernel.
+    pub kernel: &'a [usize],
+    /// The row operand's taps.
+    pub a: &'a Taps,
+    /// Elements between its rows; of no account with a ramp.
+    pub a_row: isize,
+    /// The column operand's taps; along a ramp's axis, all that its rows have together.
+    pub b: &'a Taps,
+    /// If rows are neighbouring outputs.
+    pub ramp: Option<Ramp>,
+}
+
+impl Forward<'_> {
+    /// The sum.
+    pub fn sum(&self) -> Result<Sum, Error> {
+        let taps = self.kernel.iter().product::<usize>();
+        let period = (CHAIN / taps).clamp(1, self.channels.max(1));
+        let periods = self.channels / period;
+        let steps = self.kernel.iter().enumerate().fold(period, |steps, (axis, &kernel)| {
+            steps
+                * self.ramp.map_or(kernel, |r| if r.axis == axis { r.taps(kernel) } else { kernel })
+        });
+        let of = |taps: &Taps| period as isize * taps.channel;
+        let a_row = self.ramp.map_or(self.a_row, |r| -(r.shift as isize) * self.pace(&r));
+        let period_step = Step { a: of(self.a), b: of(self.b) };
+        let mut sum = Sum::new(a_row, self.ramp.map(|ramp| ramp.rows), (periods, period_step));
+        sum.steps = room("the table of taps", steps)?;
+        if periods > 0 {
+            // The axis whose slices are whole in a chain, and how many there are in one.
+            let inner = |axis: usize| self.kernel[axis + 1..].iter().product::<usize>();
+            let cut = (0..self.kernel.len()).find(|&axis| inner(axis) <= CHAIN);
+            let cut = cut.expect("nothing is in the last axis's slices but one tap");
+            let slices = CHAIN / inner(cut);
+            let mut index = vec![0; cut];
+            for _ in 0..index.iter().zip(self.kernel).map(|(_, n)| n).product() {
+                for first in (0..self.kernel[cut]).step_by(slices) {
+                    let mut taken: Vec<Range<usize>> = self.kernel.iter().map(|&n| 0..n).collect();
+                    taken.iter_mut().zip(&index).for_each(|(taken, &i)| *taken = i..i + 1);
+                    taken[cut] = first..self.kernel[cut].min(first + slices);
+                    let first = sum.segments.len();
+                    self.push(&mut sum, period, &taken);
+                    sum.push(first);
+                }
+                advance(&mut index, self.kernel);
             }
-            steps.push(Step { a, b });
-            advance(&mut index, &weights.kernel);
+        }
+        let rest = self.channels % period;
+        if rest > 0 {
+            // The first of a whole period's steps, where there is one: its channels are whole too.
+            let first = sum.segments.len();
+            let taken: Vec<Range<usize>> = self.kernel.iter().map(|&n| 0..n).collect();
+            self.push(&mut sum, rest, &taken);
+            sum.push_rest(first);
+        }
+        Ok(sum)
+    }
+
+    /// Elements of A from a tap of a ramp's axis to the next.
+    fn pace(&self, ramp: &Ramp) -> isize {
+        let taps = &self.a.axes[ramp.axis];
+        taps.get(1).map_or(0, |second| second - taps[0])
+    }
+
+    /// Appends the steps of taps `taken` of `channels` channels, and their segments.
+    fn push(&self, sum: &mut Sum, channels: usize, taken: &[Range<usize>]) {
+        let mut counts: Vec<usize> = taken.iter().map(|taken| taken.len()).collect();
+        if let Some(ramp) = self.ramp {
+            counts[ramp.axis] = ramp.taps(counts[ramp.axis]);
+        }
+        let mut index = vec![0; counts.len()];
+        let begin = sum.segments.len();
+        for channel in 0..channels as isize {
+            for _ in 0..counts.iter().product() {
+                let mut step = Step { a: channel * self.a.channel, b: channel * self.b.channel };
+                let mut rows = ALL_ROWS;
+                for (axis, &i) in index.iter().enumerate() {
+                    let tap = taken[axis].start + i;
+                    step.b += self.b.axes[axis][tap];
+                    step.a += match self.ramp {
+                        Some(ramp) if ramp.axis == axis => {
+                            rows = ramp.rows_at(tap, &taken[axis]);
+                            self.a.axes[axis][0] + tap as isize * self.pace(&ramp)
+                        }
+                        _ => self.a.axes[axis][tap],
+                    };
+                }
+                if !rows.is_empty() {
+                    let at = sum.steps.len();
+                    sum.steps.push(step);
+                    match sum.segments[begin..].last_mut() {
+                        Some(last) if last.rows == rows => last.steps.end = at + 1,
+                        _ => sum.segments.push(Segment { steps: at..at + 1, rows }),
+                    }
+                }
+                advance(&mut index, &counts);
+            }
         }
     }
-    Ok((steps, Step { a: period as isize * channel.a, b: period as isize * channel.b }))
 }
 
 /// The column operand of a forward sum.
@@ -168,6 +293,13 @@ mod tests {
         (shape, (0..shape.iter().product::<usize>()).map(|i| i as f32).collect())
     }
 
+    /// The taps of B: rows 10 apart, channels 100 apart.
+    fn taps(rows: isize, columns: isize) -> Taps {
+        let axes =
+            vec![vec![0], (0..rows).map(|i| 10 * i).collect(), (0..columns).collect::<Vec<_>>()];
+        Taps { channel: 100, axes }
+    }
+
     #[test]
     fn steps_visit_the_taps_in_order() {
         let (shape, data) = shape();
@@ -175,13 +307,16 @@ mod tests {
         for flip in [false, true] {
             let weights = Weights::<f32>::new(&view, &shape, flip).unwrap();
             assert_eq!(weights.row(), 1800);
-            // Taps of B: rows 10 apart, channels 100 apart.
-            let taps = [vec![0], vec![0, 10], vec![0, 1, 2]];
-            let (steps, period) = forward(&weights, &taps, 100, 300).unwrap();
-            // As many whole channels as 256 taps hold.
-            assert_eq!((steps.len(), period), (42 * 6, Step { a: 42 * 6, b: 42 * 100 }));
-            for (i, step) in steps.iter().enumerate() {
-                let (c, tap) = (i / 6, i % 6);
+            let (a, b) = (weights.taps().unwrap(), taps(2, 3));
+            let (kernel, a_row) = (&[1, 2, 3][..], weights.row());
+            let forward = Forward { channels: 300, kernel, a: &a, a_row, b: &b, ramp: None };
+            let sum = forward.sum().unwrap();
+            // As many whole channels as 256 taps hold, and the 6 that are left of 300.
+            assert_eq!((sum.periods, sum.period), (7, Step { a: 42 * 6, b: 42 * 100 }));
+            let segments = [0..252, 252..288].map(|steps| Segment { steps, rows: ALL_ROWS });
+            assert_eq!((sum.segments.as_slice(), sum.chains()), (&segments[..], 8));
+            for (i, step) in sum.steps.iter().enumerate() {
+                let (c, tap) = (i % 252 / 6, i % 6);
                 let at = if flip { 5 - tap } else { tap };
                 assert_eq!(step.a, (c * 6 + at) as isize);
                 assert_eq!(step.b, (c * 100 + tap / 3 * 10 + tap % 3) as isize);
@@ -190,13 +325,48 @@ mod tests {
     }
 
     #[test]
-    fn a_large_kernel_has_periods_of_one_channel() {
-        let data = [0.0f32; 600];
-        let weights =
-            Weights::<f32>::new(&View::from_slice(&data, &[1, 2, 300]), &[1, 2, 300], false);
-        let taps = [vec![0], (0..300).collect()];
-        let (steps, period) = forward(&weights.unwrap(), &taps, 1000, 2).unwrap();
-        assert_eq!((steps.len(), period), (300, Step { a: 300, b: 1000 }));
+    fn a_large_kernel_is_cut_into_slices() {
+        let lengths = |kernel: &[usize]| {
+            let axes = kernel.iter().map(|&n| (0..n as isize).collect()).collect();
+            let taps = Taps { channel: 1000, axes };
+            let forward = Forward { channels: 2, kernel, a: &taps, a_row: 0, b: &taps, ramp: None };
+            let sum = forward.sum().unwrap();
+            assert_eq!((sum.periods, sum.period), (2, Step { a: 1000, b: 1000 }));
+            sum.segments.iter().map(|segment| segment.steps.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&[1, 300]), [256, 44]);
+        assert_eq!(lengths(&[1, 31, 31]), [8 * 31, 8 * 31, 8 * 31, 7 * 31]);
+        assert_eq!(lengths(&[1, 2, 300]), [256, 44, 256, 44]);
+        assert_eq!(lengths(&[1, 3, 9, 9]), [243]);
+        assert_eq!(lengths(&[1, 2, 20, 20]), [240, 160, 240, 160]);
+    }
+
+    /// Row by row, a ramp's steps are those of the plain sum, in the same order and chains.
+    #[test]
+    fn rows_of_a_ramp_take_their_own_taps() {
+        for (kernel, shift, rows) in [([1, 3, 3], 1, 4), ([1, 23, 20], 2, 5), ([1, 2, 300], 3, 2)] {
+            let count = kernel[1] + (rows - 1) * shift;
+            let strides = [kernel[2] as isize, 1];
+            let axes = kernel.iter().zip([0, strides[0], strides[1]]);
+            let axes = axes.map(|(&n, s)| (0..n as isize).map(|i| i * s).collect()).collect();
+            let a = Taps { channel: 7000, axes };
+            let b = taps(count as isize, kernel[2] as isize);
+            let plain =
+                Forward { channels: 2, kernel: &kernel, a: &a, a_row: 0, b: &b, ramp: None };
+            let ramp = Forward { ramp: Some(Ramp { axis: 1, rows, shift }), ..plain };
+            let (plain, ramp) = (plain.sum().unwrap(), ramp.sum().unwrap());
+            assert_eq!((ramp.chains(), ramp.rows), (plain.chains(), Some(rows)));
+            let steps = |sum: &Sum, row: usize| -> Vec<Step> {
+                let taken = sum.segments.iter().filter(|segment| segment.rows.contains(&row));
+                taken.flat_map(|segment| sum.steps[segment.steps.clone()].to_vec()).collect()
+            };
+            for row in 0..rows {
+                let (a, b) = (row as isize * ramp.a_row, (row * shift) as isize * 10);
+                let own = steps(&ramp, row).into_iter();
+                let own = own.map(|step| Step { a: step.a + a, b: step.b - b });
+                assert!(own.eq(steps(&plain, row)), "{kernel:?} row {row}");
+            }
+        }
     }
 
     #[test]

@@ -5,16 +5,12 @@
 //! each combination of the axes' *phases* (residues of padded positions modulo the stride), and in a
 //! part the positions of all axes, the batch among them, in C order: stepping to the next output is
 //! stepping by one pitch, and a tap is a constant offset.
-//!
-//! Positions flatten into one index `p`. Vectors of columns are laid over the useful positions
-//! greedily ([`Cover`]), across the few junk columns between rows where that is shorter, so that
-//! neither odd widths nor large dilations waste vectors.
-
+//! Positions flatten into one index `p`, over which [`cover`](crate::cover) lays vectors.
 use std::ops::Range;
 
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::view::{Element, Run, Runs, View, advance};
+use crate::view::{Element, Run, Runs, View};
 
 /// A block of output positions: a range on each of [`Geometry::axes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -257,89 +253,6 @@ fn split(runs: &mut Vec<Run>, start: usize) {
     }
 }
 
-/// Vectors laid over the useful positions of a block, and where their lanes go.
-#[derive(Clone, Debug, Default)]
-pub struct Cover {
-    /// Where each vector starts, as a flat position.
-    pub starts: Vec<isize>,
-    /// The lanes of vector `v` that are results: `segments[ends[v - 1]..ends[v]]`.
-    segments: Vec<Segment>,
-    ends: Vec<usize>,
-}
-
-/// Neighbouring lanes of a vector that are neighbouring results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// The first lane.
-    pub lane: usize,
-    /// How many.
-    pub len: usize,
-    /// Byte offset of the first result from the block's first.
-    pub to: isize,
-}
-
-/// What a [`Cover`] lays vectors over.
-#[derive(Clone, Copy, Debug)]
-pub struct Positions<'a> {
-    /// Positions on each axis.
-    pub lens: &'a [usize],
-    /// Elements between neighbours on each axis.
-    pub pitches: &'a [isize],
-    /// Bytes between neighbouring results on each axis.
-    pub strides: &'a [isize],
-}
-
-impl Cover {
-    /// Lays vectors of `lanes` from the first position to the last, each where the last one ended or,
-    /// if that is junk, at the next useful position: no cover has fewer. No vector reaches `end`
-    /// (the memory from there on is not ours to read): the last one starts earlier instead, perhaps
-    /// before the block, and repeats a few lanes.
-    pub fn new(positions: Positions<'_>, lanes: usize, end: isize) -> Self {
-        let Positions { lens, pitches, strides } = positions;
-        let mut cover = Cover::default();
-        if lens.contains(&0) {
-            return cover;
-        }
-        let (&row_len, outer) = lens.split_last().expect("a geometry has axes");
-        let row_stride = strides[outer.len()];
-        let limit = end - lanes as isize;
-        let mut index = vec![0; outer.len()];
-        let mut covered = 0;
-        for _ in 0..outer.iter().product() {
-            let at = |by: &[isize]| -> isize {
-                index.iter().zip(by).map(|(&i, &s)| i as isize * s).sum()
-            };
-            let (first, to) = (at(pitches), at(strides));
-            let row_end = first + row_len as isize;
-            let mut next = first;
-            while next < row_end {
-                if next >= covered {
-                    cover.starts.push(next.min(limit));
-                    cover.ends.push(cover.segments.len());
-                    covered = next.min(limit) + lanes as isize;
-                }
-                let start = *cover.starts.last().expect("nothing is covered before the first");
-                let len = covered.min(row_end) - next;
-                cover.segments.push(Segment {
-                    lane: (next - start) as usize,
-                    len: len as usize,
-                    to: to + (next - first) * row_stride,
-                });
-                *cover.ends.last_mut().expect("pushed with the start") = cover.segments.len();
-                next += len;
-            }
-            advance(&mut index, outer);
-        }
-        cover
-    }
-
-    /// The lanes of a vector that are results.
-    pub fn segments(&self, vector: usize) -> &[Segment] {
-        let start = if vector == 0 { 0 } else { self.ends[vector - 1] };
-        &self.segments[start..self.ends[vector]]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,46 +345,6 @@ mod tests {
                         check(vec![first]);
                         check(vec![first, axis(4, 2, (2, 1, 1))]);
                         check(vec![axis(3, 1, (2, 1, 0)), first]);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn covers_reach_every_position_once() {
-        for lens in [[1, 1, 1], [2, 3, 5], [3, 1, 17], [2, 7, 7], [1, 4, 33]] {
-            for junk in [0, 1, 2, 40] {
-                for lanes in [2, 4, 16] {
-                    for inside in [false, true] {
-                        let row = lens[2] as isize + junk;
-                        let pitches = [row * (lens[1] as isize + junk), row, 1];
-                        let strides = [(lens[1] * lens[2]) as isize, lens[2] as isize, 1];
-                        let positions =
-                            Positions { lens: &lens, pitches: &pitches, strides: &strides };
-                        let last: isize = (0..3).map(|a| (lens[a] as isize - 1) * pitches[a]).sum();
-                        let end = if inside { last + 1 } else { isize::MAX };
-                        let cover = Cover::new(positions, lanes as usize, end);
-                        let mut seen = vec![0; lens.iter().product()];
-                        for (v, &start) in cover.starts.iter().enumerate() {
-                            assert!(start <= last && start + lanes <= end);
-                            for s in cover.segments(v) {
-                                assert!(s.lane + s.len <= lanes as usize);
-                                for i in 0..s.len {
-                                    let to = s.to as usize + i;
-                                    seen[to] += 1;
-                                    let index = [
-                                        to / (lens[1] * lens[2]),
-                                        to / lens[2] % lens[1],
-                                        to % lens[2],
-                                    ];
-                                    let flat: isize =
-                                        (0..3).map(|a| index[a] as isize * pitches[a]).sum();
-                                    assert_eq!(flat, start + (s.lane + i) as isize);
-                                }
-                            }
-                        }
-                        assert!(seen.iter().all(|&n| n == 1), "{lens:?} {junk} {lanes}");
                     }
                 }
             }

@@ -1,13 +1,11 @@
 //! What happens to a finished tile: bias, activation, dropping of junk lanes, any output strides.
 //!
-//! Vectors whose lanes are all neighbours in the result are written there by the tile kernel itself;
-//! the others are set aside, and their useful lanes written from there.
+//! Whole vectors are written by the tile kernel itself; cut ones are set aside, and their useful lanes
+//! written from there.
 
-use std::ops::Range;
-
+use crate::cover::{Lanes, Span};
 use crate::geometry::Activation;
-use crate::slab::Cover;
-use crate::tile::{Finish, Rows};
+use crate::tile::{Bias, Finish, Rows};
 use crate::view::{Element, ViewMut};
 
 /// Where and how results are stored.
@@ -23,80 +21,106 @@ pub struct Store<'a, T> {
     pub accumulate: bool,
 }
 
-/// Which results a tile holds.
-#[derive(Clone, Debug)]
-pub struct Target<'a> {
-    /// Output channels, one a row.
-    pub channels: Range<usize>,
-    /// Positions of a block.
-    pub cover: &'a Cover,
-    /// Byte offset of the block's first result in its channel.
-    pub block: isize,
+/// Which results the rows of a tile are.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// How many rows.
+    pub rows: usize,
+    /// Byte offset of the first row's first result.
+    pub to: isize,
+    /// Bytes between rows.
+    pub row: isize,
 }
 
 impl<T: Element> Store<'_, T> {
-    /// What is done to sums before they are written.
-    pub fn finish(&self, channels: &Range<usize>) -> Finish<T> {
+    /// What is done to sums before they are written. Rows belong to output channels from `channel` on,
+    /// each to the next, or all to that one.
+    pub fn finish(&self, channel: usize, rows: usize, each: bool) -> Finish<T> {
+        let channels = if each { rows } else { 1 };
         let bias = match self.bias {
-            [] => std::ptr::null(),
-            bias => bias[channels.clone()].as_ptr(),
+            [] => Bias::None,
+            bias => Bias::Rows(bias[channel..channel + channels].as_ptr(), usize::from(each)),
         };
+        Finish { bias, clip: self.clip() }
+    }
+
+    /// The bounds that the activation keeps to.
+    pub fn clip(&self) -> Option<(T, T)> {
         let clip = match self.activation {
             Activation::None => None,
             Activation::Relu => Some((0.0, f64::INFINITY)),
             Activation::Clip { low, high } => Some((low, high)),
         };
-        Finish { bias, clip: clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high))) }
+        clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high)))
     }
 
-    /// Where the sums of vector `vector` go straight to the result: if all its lanes are neighbours
-    /// there.
+    /// Where the rows of whole vectors go.
     #[inline]
-    pub fn rows(&self, target: &Target<'_>, vector: usize, lanes: usize) -> Option<Rows<T>> {
-        let size = size_of::<T>() as isize;
-        match target.cover.segments(vector) {
-            [segment] if segment.len == lanes && self.step() == size && !self.accumulate => {
-                let row = self.out.strides()[0];
-                let reach = row * (target.channels.len() as isize - 1);
-                let from = self.start(target) + segment.to;
-                let last = reach.max(0) + lanes as isize * size;
-                Some(Rows { first: self.out.at(from, reach.min(0), last), row })
-            }
-            _ => None,
-        }
+    pub fn rows(&self, target: &Target, span: &Span, lanes: usize) -> Rows<T> {
+        let Target { rows, to, row } = *target;
+        let reach = row * (rows as isize - 1);
+        let vector = (lanes * size_of::<T>()) as isize;
+        let (first, last) = (span.to.0 + reach.min(0), span.to.1 + reach.max(0) + vector);
+        Rows { first: self.out.at(to, first, last), row }
     }
 
-    /// Writes the useful lanes of vector `vector` from `aside`, which holds a vector of each row.
+    /// Writes the useful lanes of a cut vector from `values`, the rows of which are `pitch` elements
+    /// apart. Lanes are `step` bytes apart in the result.
     ///
     /// # Safety
     /// No other thread may access these results meanwhile.
-    pub unsafe fn write(&self, target: &Target<'_>, vector: usize, aside: &[T]) {
-        let lanes = aside.len() / target.channels.len();
-        let segments = target.cover.segments(vector);
-        let step = self.step();
-        let mut start = self.start(target);
-        for row in aside.chunks_exact(lanes) {
-            for segment in segments {
-                let values = &row[segment.lane..segment.lane + segment.len];
-                // SAFETY: the caller keeps other threads away.
-                unsafe {
-                    if self.accumulate {
-                        self.out.add(start + segment.to, step, values);
-                    } else {
-                        self.out.write(start + segment.to, step, values);
-                    }
+    #[inline]
+    pub unsafe fn write(
+        &self,
+        target: &Target,
+        (lanes, step): (&[Lanes], isize),
+        (values, pitch): (&[T], usize),
+    ) {
+        let size = size_of::<T>() as isize;
+        for part in lanes {
+            let rows = target.rows.min(part.rows);
+            let to = target.to + part.to;
+            if target.row == size && step != size {
+                // Rows are neighbours in the result: each lane of all of them in one run.
+                for lane in 0..part.len {
+                    let mut run = [T::default(); MOST_RUN];
+                    let run = &mut run[..rows.min(MOST_RUN)];
+                    let from = values[part.lane + lane..].iter().step_by(pitch);
+                    run.iter_mut().zip(from).for_each(|(to, &value)| *to = value);
+                    // SAFETY: the caller keeps other threads away.
+                    unsafe { self.run(to + lane as isize * step, size, run) }
                 }
+                debug_assert!(rows <= MOST_RUN);
+                continue;
             }
-            start += self.out.strides()[0];
+            for row in 0..rows {
+                let values = &values[row * pitch + part.lane..][..part.len];
+                // SAFETY: the caller keeps other threads away.
+                unsafe { self.run(to + row as isize * target.row, step, values) }
+            }
+        }
+    }
+
+    /// Writes or adds a run of results, `step` bytes apart from byte `to` on.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    #[inline(always)]
+    unsafe fn run(&self, to: isize, step: isize, values: &[T]) {
+        // SAFETY: the caller keeps other threads away.
+        unsafe {
+            if self.accumulate {
+                self.out.add(to, step, values);
+            } else {
+                self.out.write(to, step, values);
+            }
         }
     }
 
     /// A sum of output channel `channel` with its bias and activation.
     pub fn finished(&self, channel: usize, sum: T) -> T {
-        let Finish { bias, clip } = self.finish(&(channel..channel + 1));
-        // SAFETY: `finish` gave null or the address of the bias of a row.
-        let sum = if bias.is_null() { sum } else { sum.add(unsafe { *bias }) };
-        match clip {
+        let sum = self.bias.get(channel).map_or(sum, |&bias| sum.add(bias));
+        match self.clip() {
             // As the tile kernels do: of a NaN and a number, the NaN.
             Some((low, _)) if low > sum => low,
             Some((_, high)) if high < sum => high,
@@ -114,30 +138,23 @@ impl<T: Element> Store<'_, T> {
         let outer = index.iter().zip(&strides[1..]).map(|(&i, s)| i as isize * s);
         let at = channel as isize * strides[0] + outer.sum::<isize>();
         // SAFETY: the caller keeps other threads away.
-        unsafe {
-            if self.accumulate {
-                self.out.add(at, self.step(), row);
-            } else {
-                self.out.write(at, self.step(), row);
-            }
-        }
+        unsafe { self.run(at, self.step(), row) }
     }
 
-    /// Byte offset of the first result of a target's block.
-    fn start(&self, target: &Target<'_>) -> isize {
-        target.block + target.channels.start as isize * self.out.strides()[0]
-    }
-
-    /// Bytes between neighbouring results.
-    fn step(&self) -> isize {
+    /// Bytes between neighbouring results along the last axis.
+    pub fn step(&self) -> isize {
         *self.out.strides().last().expect("a result has axes")
     }
 }
 
+/// Most rows that any tile has.
+const MOST_RUN: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slab::Positions;
+    use crate::cover::{Cover, Positions};
+    use crate::tile::Column;
 
     #[test]
     fn lanes_are_written_where_they_belong() {
@@ -148,35 +165,53 @@ mod tests {
             let strides = if channels_last { [4, 80, 40, 8] } else { [40, 80, 20, 4] };
             let shape = [2, 1, 2, 5];
             // SAFETY: 20 distinct elements of a local array.
-            let view = unsafe { ViewMut::new(out.as_mut_ptr().cast(), &shape, strides.to_vec()) };
-            let positions = Positions { lens: &lens, pitches: &pitches, strides: &strides[1..] };
-            let cover = Cover::new(positions, 4, isize::MAX);
-            assert_eq!(cover.starts, [0, 4, 8]);
+            let view =
+                unsafe { ViewMut::<f32>::new(out.as_mut_ptr().cast(), &shape, strides.to_vec()) };
+            let positions = Positions {
+                lens: &lens,
+                pitches: &pitches,
+                strides: &strides[1..],
+                short: None,
+                end: isize::MAX,
+                direct: true,
+            };
+            let cover = Cover::new(&positions, 4, 4);
+            let starts = |list: &[Column]| list.iter().map(|c| c.from).collect::<Vec<_>>();
+            let (whole, cut) = (starts(&cover.whole), starts(&cover.cut));
+            assert_eq!((whole.len(), cut.len()), if channels_last { (0, 3) } else { (2, 1) });
             let store =
                 Store { out: view, bias: &[], activation: Activation::None, accumulate: false };
-            let target = Target { channels: 0..2, cover: &cover, block: 0 };
-            for vector in 0..3 {
-                let mut aside = [0.0; 8];
-                let direct = store.rows(&target, vector, 4);
-                assert_eq!(direct.is_some(), !channels_last && vector != 1);
-                let rows = direct.unwrap_or(Rows { first: aside.as_mut_ptr(), row: 16 });
-                for row in 0..2isize {
-                    let to = rows.first.wrapping_byte_offset(row * rows.row);
-                    for lane in 0..4 {
-                        let value = (100 * row + 10 * vector as isize + lane) as f32;
-                        // SAFETY: a vector of a row of the tile, in `out` or in `aside`.
-                        unsafe { to.add(lane as usize).write(value) }
+            let target = Target { rows: 2, to: 0, row: strides[0] };
+            // The value of each lane is its flat position, and 100 a row more.
+            let value =
+                |row: usize, from: isize, lane: usize| (100 * row + from as usize + lane) as f32;
+            for span in cover.strips(1) {
+                let columns = if span.whole { &cover.whole } else { &cover.cut };
+                for i in span.columns.clone() {
+                    let from = columns[i].from;
+                    if span.whole {
+                        let rows = store.rows(&target, &span, 4);
+                        for row in 0..2 {
+                            let to = row as isize * rows.row + columns[i].to;
+                            let to = rows.first.wrapping_byte_offset(to);
+                            for lane in 0..4 {
+                                // SAFETY: a vector of a row of `out`.
+                                unsafe { to.add(lane).write(value(row, from, lane)) }
+                            }
+                        }
+                    } else {
+                        let aside: Vec<f32> = (0..8).map(|i| value(i / 4, from, i % 4)).collect();
+                        // SAFETY: one thread.
+                        unsafe {
+                            store.write(&target, (cover.lanes(i), store.step()), (&aside, 4))
+                        };
                     }
-                }
-                if direct.is_none() {
-                    // SAFETY: one thread.
-                    unsafe { store.write(&target, vector, &aside) };
                 }
             }
             let at = |i: usize| out[if channels_last { i % 10 * 2 + i / 10 } else { i }];
             let found: Vec<f32> = (0..20).map(at).collect();
-            assert_eq!(found[..10], [0., 1., 2., 3., 10., 13., 20., 21., 22., 23.]);
-            assert_eq!(found[10..], [100., 101., 102., 103., 110., 113., 120., 121., 122., 123.]);
+            assert_eq!(found[..10], [0., 1., 2., 3., 4., 7., 8., 9., 10., 11.]);
+            assert_eq!(found[10..], [100., 101., 102., 103., 104., 107., 108., 109., 110., 111.]);
         }
     }
 
@@ -186,9 +221,12 @@ mod tests {
         let view = ViewMut::from_slice(&mut out, &[3, 1, 1]);
         let activation = Activation::Clip { low: -1.0, high: 2.0 };
         let store = Store { out: view, bias: &[1.0, 2.0, 3.0], activation, accumulate: false };
-        let finish = store.finish(&(1..3));
-        // SAFETY: the first of two numbers of a slice.
-        assert_eq!(unsafe { *finish.bias }, 2.0);
-        assert_eq!(finish.clip, Some((-1.0, 2.0)));
+        for (each, step) in [(true, 1), (false, 0)] {
+            let finish = store.finish(1, 2, each);
+            let Bias::Rows(first, found) = finish.bias else { panic!("there is a bias") };
+            // SAFETY: a number of a slice.
+            assert_eq!((unsafe { *first }, found), (2.0, step));
+            assert_eq!(finish.clip, Some((-1.0, 2.0)));
+        }
     }
 }

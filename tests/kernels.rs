@@ -4,7 +4,8 @@
 use faltung::geometry::{Activation, Axis, Padding, PaddingMode, PerAxis, Spec};
 use faltung::parallel::{Stopped, Team};
 use faltung::tile::{
-    CHAIN, Contraction, Isa, MAX_COLUMNS, Step, Sum, Tiled, available, kernels_of,
+    ALL_ROWS, CHAIN, Contraction, Isa, MOST_RAMP_ROWS, Segment, Step, Sum, Tiled, available,
+    kernels_of,
 };
 use faltung::view::Memory;
 
@@ -32,56 +33,87 @@ struct Case<T> {
     b: Vec<T>,
     /// The first row in `a`.
     a_start: isize,
-    a_row: isize,
-    steps: Vec<Step>,
-    taps: usize,
-    period: Step,
+    sum: Sum,
+    /// Segments of each chain of a period, and of the last one.
+    chains: Vec<Vec<Segment>>,
+    rest: Vec<Segment>,
     /// Where vectors of columns may start in `b`.
-    columns: [isize; MAX_COLUMNS],
+    columns: [isize; MOST_COLUMNS],
 }
 
-/// The most rows and lanes that a tile of any instruction set has.
+/// The most rows, columns and lanes that a tile of any instruction set has.
 const MOST_ROWS: usize = 14;
+const MOST_COLUMNS: usize = 8;
 const MOST_LANES: isize = 16;
 
 impl<T: Tiled> Case<T> {
-    fn random(random: &mut Random, period: usize, taps: usize) -> Self {
-        let steps = (0..period)
-            .map(|_| Step { a: random.integer(-40, 40), b: random.integer(-200, 200) })
-            .collect();
-        let period_step = Step { a: random.integer(-5, 5), b: random.integer(-20, 20) };
-        let periods = (taps / period) as isize;
+    /// `periods` periods of `period` taps, cut into chains, and a chain of `rest` taps at the end. Some
+    /// rows take only some of the steps, if there is a number of `rows`.
+    fn random(
+        random: &mut Random,
+        (period, periods, rest): (usize, usize, usize),
+        rows: Option<usize>,
+    ) -> Self {
         let a_row = random.integer(-50, 50);
+        let period_step = Step { a: random.integer(-5, 5), b: random.integer(-20, 20) };
+        let mut sum = Sum::new(a_row, rows, (periods, period_step));
+        let mut push = |sum: &mut Sum, mut taps: usize| {
+            let first = sum.segments.len();
+            while taps > 0 {
+                let len =
+                    if rows.is_some() { taps.min(random.integer(1, 3) as usize) } else { taps };
+                let start = sum.steps.len();
+                let mut step = || Step { a: random.integer(-40, 40), b: random.integer(-200, 200) };
+                sum.steps.extend((0..len).map(|_| step()));
+                let taken = rows.map_or(ALL_ROWS, |rows| {
+                    let first = random.integer(0, rows as isize - 1) as usize;
+                    first..random.integer(first as isize + 1, rows as isize) as usize
+                });
+                sum.segments.push(Segment { steps: start..start + len, rows: taken });
+                taps -= len;
+            }
+            (first, sum.segments[first..].to_vec())
+        };
+        let (mut chains, mut left) = (Vec::new(), period);
+        while left > 0 && periods > 0 {
+            let (first, segments) = push(&mut sum, left.min(CHAIN));
+            sum.push(first);
+            chains.push(segments);
+            left -= left.min(CHAIN);
+        }
+        let mut last = Vec::new();
+        if rest > 0 {
+            let (first, segments) = push(&mut sum, rest);
+            sum.push_rest(first);
+            last = segments;
+        }
         // Room on both sides, so that every address is inside.
-        let a_start = 40 + 5 * periods + 50 * MOST_ROWS as isize;
-        let b_start = 200 + 20 * periods;
+        let a_start = 40 + 5 * periods as isize + 50 * MOST_ROWS as isize;
+        let b_start = 200 + 20 * periods as isize;
         let columns = std::array::from_fn(|_| b_start + random.integer(0, 40));
         Case {
             a: random.floats(2 * a_start as usize + 1),
             b: random.floats((2 * b_start + 41 + MOST_LANES) as usize),
             a_start,
-            a_row,
-            steps,
-            taps,
-            period: period_step,
+            sum,
+            chains,
+            rest: last,
             columns,
         }
     }
 
     /// One element of a tile, straight from the definition.
     fn element(&self, row: usize, column: isize) -> T {
-        let mut chains = Vec::new();
-        for tap in 0..self.taps {
-            let (period, step) = (tap / self.steps.len(), tap % self.steps.len());
-            if step % CHAIN == 0 {
-                chains.push(Vec::new());
-            }
-            let (step, period) = (self.steps[step], period as isize);
-            let a = self.a_start + self.a_row * row as isize + step.a + period * self.period.a;
-            let b = column + step.b + period * self.period.b;
-            chains.last_mut().unwrap().push((self.a[a as usize], self.b[b as usize]));
-        }
-        sum(chains)
+        let periods = (0..self.sum.periods).flat_map(|p| self.chains.iter().map(move |c| (p, c)));
+        let rest = (!self.rest.is_empty()).then_some((self.sum.periods, &self.rest));
+        sum(periods.chain(rest).map(|(period, segments)| {
+            let taken = segments.iter().filter(|segment| segment.rows.contains(&row));
+            let steps = taken.flat_map(|segment| &self.sum.steps[segment.steps.clone()]);
+            let period = period as isize;
+            let a = self.a_start + self.sum.a_row * row as isize + period * self.sum.period.a;
+            let b = column + period * self.sum.period.b;
+            steps.map(|s| (self.a[(a + s.a) as usize], self.b[(b + s.b) as usize])).collect()
+        }))
     }
 
     /// Compares every tile of every instruction set with the definition. The portable kernels are
@@ -91,14 +123,14 @@ impl<T: Tiled> Case<T> {
         let expected: Vec<Vec<T>> = (0..MOST_ROWS)
             .map(|row| (0..positions).map(|p| self.element_if_used(row, p)).collect())
             .collect();
-        let sum = Sum { steps: &self.steps, taps: self.taps, period: self.period };
         let (a, b) = (Memory::of(&self.a), Memory::of(&self.b));
-        let contraction = Contraction::new(a, self.a_row, b, sum);
+        let contraction = Contraction { a, b, sum: &self.sum };
         let mut elements = Vec::new();
         for isa in available() {
             let kernels = kernels_of::<T>(isa).expect("an available instruction set");
             for (vectors, (most_rows, _)) in kernels.tiles().enumerate() {
-                for rows in 1..=most_rows {
+                for rows in (1..=most_rows).filter(|&n| self.sum.rows.is_none_or(|rows| rows == n))
+                {
                     let columns = &self.columns[..vectors + 1];
                     let len = rows * columns.len() * kernels.lanes;
                     let untouched = T::from_f64(-77.0);
@@ -111,13 +143,12 @@ impl<T: Tiled> Case<T> {
                         let expected = expected[row][columns[vector] as usize + lane];
                         assert!(
                             same(found, expected),
-                            "{} {} {rows}x{}: row {row}, vector {vector}, lane {lane} of {} taps \
-                             in periods of {}: {} instead of {}",
+                            "{} {} {rows}x{}: row {row}, vector {vector}, lane {lane} of {} \
+                             chains: {} instead of {}",
                             isa.name(),
                             T::NAME,
                             columns.len(),
-                            self.taps,
-                            self.steps.len(),
+                            self.sum.chains(),
                             found.to_f64(),
                             expected.to_f64(),
                         );
@@ -138,9 +169,13 @@ impl<T: Tiled> Case<T> {
 fn every_tile<T: Tiled>() {
     let random = &mut Random(1);
     for period in [1, 2, 9, CHAIN - 1, CHAIN, CHAIN + 1, 2 * CHAIN + 1] {
-        let periods = if period > CHAIN { 1 } else { 2 };
-        for taps in [0, 1, 2, period, period + 1, periods * period + period / 2 + 1] {
-            Case::<T>::random(random, period, taps).check();
+        for (periods, rest) in [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (2, period.min(CHAIN))] {
+            Case::<T>::random(random, (period, periods, rest), None).check();
+        }
+    }
+    for rows in 1..=MOST_RAMP_ROWS {
+        for (period, periods, rest) in [(7, 1, 0), (25, 1, 0), (30, 2, 11), (2 * CHAIN, 1, 0)] {
+            Case::<T>::random(random, (period, periods, rest), Some(rows)).check();
         }
     }
 }
@@ -159,11 +194,11 @@ fn every_tile_of_every_isa_is_the_sum_by_definition_float64() {
 /// nothing about chains.
 #[test]
 fn the_operands_tell_chains_apart() {
-    let case = Case::<f32>::random(&mut Random(2), 2 * CHAIN, 2 * CHAIN);
+    let case = Case::<f32>::random(&mut Random(2), (2 * CHAIN, 1, 0), None);
     let products = |column: isize| -> Vec<(f32, f32)> {
         let at = |start: isize, step: isize| (start + step) as usize;
         let product = |s: &Step| (case.a[at(case.a_start, s.a)], case.b[at(column, s.b)]);
-        case.steps.iter().map(product).collect()
+        case.sum.steps.iter().map(product).collect()
     };
     // Whether some element is another if its chain is cut elsewhere.
     let differs = |cut: usize| {
@@ -188,10 +223,10 @@ fn not_finite<T: Tiled>() {
     let mut seen = [false; 3];
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         for in_a in [false, true] {
-            let mut case = Case::<T>::random(random, 5, 13);
+            let mut case = Case::<T>::random(random, (5, 2, 3), None);
             // Where some columns and some rows meet it and others do not.
-            let start = if in_a { case.a_start + 2 * case.a_row } else { case.columns[0] + 3 };
-            let step = if in_a { case.steps[1].a } else { case.steps[1].b };
+            let start = if in_a { case.a_start + 2 * case.sum.a_row } else { case.columns[0] + 3 };
+            let step = if in_a { case.sum.steps[1].a } else { case.sum.steps[1].b };
             let operand = if in_a { &mut case.a } else { &mut case.b };
             operand[(start + step) as usize] = T::from_f64(value);
             for element in case.check() {
@@ -217,12 +252,16 @@ fn a_tile_that_would_leave_an_operand_panics() {
     for isa in available() {
         let kernels = kernels_of::<f32>(isa).expect("an available instruction set");
         // Three periods, the last of a single tap: offsets from -2 to 5 in A, from -3 to 3 in B.
-        let steps = [Step { a: -2, b: 3 }, Step { a: 4, b: -1 }];
-        let sum = Sum { steps: &steps, taps: 5, period: Step { a: 1, b: -2 } };
         for a_row in [10, -10] {
+            let mut sum = Sum::new(a_row, None, (2, Step { a: 1, b: -2 }));
+            sum.steps = vec![Step { a: -2, b: 3 }, Step { a: 4, b: -1 }];
+            sum.segments = vec![Segment { steps: 0..2, rows: ALL_ROWS }];
+            sum.push(0);
+            sum.segments.push(Segment { steps: 0..1, rows: ALL_ROWS });
+            sum.push_rest(1);
             let a_start = if a_row > 0 { 2 } else { 12 };
             let (a, b) = (vec![1.0; 18], vec![1.0; 23 + kernels.lanes]);
-            let contraction = Contraction::new(Memory::of(&a), a_row, Memory::of(&b), sum);
+            let contraction = Contraction { a: Memory::of(&a), b: Memory::of(&b), sum: &sum };
             let reads = |a: isize, first: isize, last: isize| {
                 let mut sums = vec![0.0; 4 * kernels.lanes];
                 let tile =
@@ -242,8 +281,24 @@ fn by_definition<T: Tiled>(convolution: &Convolution<T>) -> Vec<T> {
     let g = &convolution.geometry;
     let lens = |of: fn(&Axis) -> usize| g.axes.iter().map(of).collect::<Vec<_>>();
     let taps = g.kernel_taps();
-    // A chain holds as many whole channels as it can, and at least one.
+    // As many whole channels as a chain holds, else slices of one along its first axis, else...
+    let lengths = lens(|axis| axis.kernel);
+    let whole = (0..lengths.len()).map(|axis| lengths[axis..].iter().product::<usize>());
+    let slice = whole.chain([1]).find(|&slice| slice <= CHAIN).expect("one tap does fit");
     let period = (CHAIN / taps).max(1);
+    // Slices that are together in a chain end with the slices of the axis before, too.
+    let around = (0..=lengths.len())
+        .map(|axis| lengths[axis..].iter().product::<usize>())
+        .filter(|&around| around > CHAIN)
+        .min()
+        .unwrap_or(taps);
+    let begins = |channel: usize, tap: usize| {
+        if taps <= CHAIN {
+            tap == 0 && channel % period == 0
+        } else {
+            (tap % around).is_multiple_of(CHAIN / slice * slice)
+        }
+    };
     let x_strides = convolution.strides(&convolution.x_shape);
     let out_strides = convolution.strides(&g.output_shape());
     let x = |channel: usize, position: &[usize], tap: &[usize]| {
@@ -264,7 +319,7 @@ fn by_definition<T: Tiled>(convolution: &Convolution<T>) -> Vec<T> {
             let mut chains = Vec::new();
             for channel in 0..g.channels {
                 for (t, tap) in kernel.iter().enumerate() {
-                    if (channel % period * taps + t).is_multiple_of(CHAIN) {
+                    if begins(channel, t) {
                         chains.push(Vec::new());
                     }
                     let in_kernel = if convolution.flip { taps - 1 - t } else { t };
@@ -341,6 +396,12 @@ fn whole_convolutions<T: Tiled>() {
     run("1x1 in place", &plain(), &[2, 70, 33, 29], &[19, 70, 1, 1]);
     run("few positions, many outputs", &padded, &[1, 40, 7, 7], &[150, 40, 3, 3]);
     run("long chains", &padded, &[1, 3, 300], &[5, 3, 601]);
+    run("large kernels", &padded, &[1, 3, 40, 41], &[9, 3, 23, 21]);
+    run("neighbouring rows", &padded, &[1, 5, 67, 69], &[5, 5, 5, 7]);
+    let strided = Spec { stride: PerAxis::All(2), groups: 6, ..padded.clone() };
+    run("neighbouring rows, strided", &strided, &[2, 6, 60, 61], &[12, 1, 17, 16]);
+    run("neighbouring rows in place", &plain(), &[1, 2, 60, 65], &[2, 2, 17, 20]);
+    run("neighbouring rows of slices", &padded, &[1, 1, 9, 40, 43], &[1, 1, 3, 7, 23]);
     run("depthwise", &Spec { groups: 24, ..padded.clone() }, &[1, 24, 55, 57], &[24, 1, 6, 6]);
     run("three axes", &padded, &[1, 4, 8, 11, 13], &[23, 4, 3, 3, 3]);
     let odd = Spec {

@@ -322,17 +322,16 @@ CHAIN = 256
 def chains(weight: tuple[int, ...]) -> list[int]:
     """Lengths of the chains that the sum of one output is cut into, in order.
 
-    Taps are summed in the order (channel, *kernel), last fastest. A period is as many whole
-    channels as `CHAIN` taps hold, at least one; within it a chain ends at every `CHAIN`-th tap and
-    at its end.
+    Taps are summed in the order (channel, *kernel), last fastest. A chain is as many whole channels
+    as `CHAIN` taps hold; of a channel with more taps, as many whole slices along its first axis; of
+    a slice with more taps, along the next, and so on.
     """
-    channels, taps = weight[1], int(np.prod(weight[2:]))
-    period = max(CHAIN // taps, 1) * taps
-    lengths = []
-    for start in range(0, channels * taps, period):
-        left = min(period, channels * taps - start)
-        lengths += [min(CHAIN, left - first) for first in range(0, left, CHAIN)]
-    return lengths
+    count, *inner = weight[1:]
+    taps = int(np.prod(inner))
+    if taps > CHAIN:
+        return count * chains((1, *inner))
+    together = CHAIN // taps
+    return [taps * min(together, count - first) for first in range(0, count, together)]
 
 
 def rounded(value: Fraction, dtype: Any) -> Fraction:

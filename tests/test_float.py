@@ -101,7 +101,8 @@ def test_chains_are_cut(dtype):
         (1, 600, 1, 1),
         (1, 2, 256),
         (1, 2, 257),  # a kernel longer than a chain: cut within each channel
-        (1, 3, 23, 23),
+        (1, 3, 23, 23),  # in slices of 11 rows
+        (1, 1, 2, 300),  # and in pieces of a row
         (1, 5, 3, 5, 7),
     ],
     ids=str,
@@ -232,4 +233,6 @@ def test_chains_by_hand():
     assert chains((1, 28, 3, 3)) == [252]
     assert chains((1, 30, 3, 3)) == [252, 18]
     assert chains((1, 2, 300)) == [256, 44, 256, 44]
+    assert chains((1, 1, 31, 31)) == [248, 248, 248, 217]
+    assert chains((1, 2, 2, 20, 20)) == 2 * [240, 160, 240, 160]
     assert chains((1, 0, 3, 3)) == []

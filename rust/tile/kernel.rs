@@ -1,38 +1,22 @@
 //! The one loop that does the arithmetic, generic over vector, rows and columns.
 
+use super::sum::{Segment, Step};
 use super::vector::Vector;
 
-/// Most vectors in the columns of a tile.
-pub const MAX_COLUMNS: usize = 8;
+/// Most rows of a tile some of whose steps only some rows take: see [`Segment::rows`].
+pub const MOST_RAMP_ROWS: usize = 8;
 
-/// Taps that are summed in one chain of fused multiply-adds before the chain is added to the total.
-///
-/// It is part of what results are, so it is the same for every machine, dtype and tile. A shorter
-/// chain rounds less (the error of a chain of n random terms grows as the square root of n), a
-/// longer one adds to the totals less often: with 256 the additions cost about 1 % of a tile's time.
-pub const CHAIN: usize = 256;
-
-/// What one tap adds to the addresses of both operands, in elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// To the row operand A.
-    pub a: isize,
-    /// To the column operand B.
-    pub b: isize,
+/// A vector of columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    /// Where it starts in B, in elements.
+    pub from: isize,
+    /// Where the first row's results go, in bytes.
+    pub to: isize,
 }
 
-/// The sum that every element of a tile is: a period of taps, repeated.
-#[derive(Clone, Copy, Debug)]
-pub struct Sum<'a> {
-    /// Steps of one period, in order. A chain ends at every [`CHAIN`]th and at the last of them.
-    pub steps: &'a [Step],
-    /// Taps in all; the last period may be cut short.
-    pub taps: usize,
-    /// What a period adds to the addresses.
-    pub period: Step,
-}
-
-/// Where a vector of each row goes: rows `row` bytes apart.
+/// Where the results of a tile's rows go: rows `row` bytes apart, to which each column adds its
+/// [`to`](Column::to).
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<T> {
     /// The first row's.
@@ -41,30 +25,31 @@ pub struct Rows<T> {
     pub row: isize,
 }
 
-/// A vector of columns: where it starts in B, and where its sums go.
+/// Numbers to add to finished sums.
 #[derive(Clone, Copy, Debug)]
-pub struct Column<T> {
-    /// Elements from the start of B.
-    pub from: isize,
-    /// The first row's sums, and the others'.
-    pub to: Rows<T>,
-}
-
-impl<T> Column<T> {
-    /// A column that no tile has.
-    pub const NOWHERE: Self = Column { from: 0, to: Rows { first: std::ptr::null_mut(), row: 0 } };
+pub enum Bias<T> {
+    /// None.
+    None,
+    /// One a row, from here on, so many elements apart.
+    Rows(*const T, usize),
+    /// One a lane of the columns, which go on from here.
+    Lanes(*const T),
 }
 
 /// What is done to a total before it is written for the last time.
 #[derive(Clone, Copy, Debug)]
 pub struct Finish<T> {
-    /// A number to add for each row, or null.
-    pub bias: *const T,
+    /// Added first.
+    pub bias: Bias<T>,
     /// Bounds to keep between.
     pub clip: Option<(T, T)>,
 }
 
-/// A tile to compute: `to[m][v] = sum over t of A[m * a_row + a(t)] * B[columns[v] + b(t) ..]`.
+/// One chain of the sums of neighbouring tiles:
+///
+/// `acc[m][v] = sum over steps t of A[m * a_row + a(t)] * B[columns[v] + b(t) ..]`,
+///
+/// added to the totals of the chains before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a, T> {
     /// Row operand.
@@ -73,93 +58,148 @@ pub struct Tile<'a, T> {
     pub a_row: isize,
     /// Column operand.
     pub b: *const T,
-    /// `NV` vectors of columns.
-    pub columns: &'a [Column<T>],
-    /// What is summed.
-    pub sum: Sum<'a>,
+    /// Vectors of columns: as many tiles as they fill, `NV` in each.
+    pub columns: &'a [Column],
+    /// Steps of the sum.
+    pub steps: &'a [Step],
+    /// Which of them this chain takes, in order, and in which rows.
+    pub segments: &'a [Segment],
     /// Totals between chains, a vector of each column of each row. Not in the result itself: rows of
     /// it that lie a power of two apart would drive each other out of the cache.
     pub totals: *mut T,
-    /// Whether `totals` hold what earlier tiles summed, to which this one adds.
-    pub resume: bool,
-    /// What is done at the end.
-    pub finish: Finish<T>,
+    /// Bytes between rows of totals.
+    pub totals_row: isize,
+    /// Whether this is the first chain: there are no totals yet.
+    pub first: bool,
+    /// If it is the last: what is done at the end.
+    pub finish: Option<Finish<T>>,
+    /// Where results go then; `None` leaves them in `totals`.
+    pub out: Option<Rows<T>>,
 }
 
-/// Computes a tile of `MR` rows and `NV` vectors. With `DOT`, a step multiplies a vector of each row
-/// of A, lane by lane, instead of one element of it.
+/// Computes a chain of tiles of `MR` rows and `NV` vectors. With `DOT`, a step multiplies a vector of
+/// each row of A, lane by lane, instead of one element of it.
 ///
 /// # Safety
-/// The CPU must have the instructions of `V`; A and B must be readable at every address that the sum
-/// visits; `totals` must be writable for `MR * NV` vectors, each column's `to` for `MR` rows of one
-/// vector, and `bias`, if not null, readable for `MR` numbers.
+/// The CPU must have the instructions of `V`; A and B must be readable at every address that the chain
+/// visits; `totals` must be writable for a vector of each column of `MR` rows and, after the first
+/// chain, hold those of the last; `out` must be writable for `MR` rows of a vector of each column, and
+/// the bias readable.
 #[inline(always)]
 pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
     tile: &Tile<'_, V::Element>,
 ) {
-    let columns: &[Column<V::Element>; NV] = tile.columns.try_into().expect("`NV` columns");
-    let from: [isize; NV] = std::array::from_fn(|v| columns[v].from);
-    let (mut a, mut b) = (tile.a, tile.b);
-    let mut left = tile.sum.taps;
-    let mut first = !tile.resume;
-    while left > 0 || first {
-        let period = &tile.sum.steps[..left.min(tile.sum.steps.len())];
-        left -= period.len();
-        let mut start = 0;
-        while start < period.len() || first {
-            let chain = &period[start..period.len().min(start + CHAIN)];
-            start += CHAIN;
-            let last = left == 0 && start >= period.len();
-            // SAFETY: the caller vouches for the instructions and every address of the sum.
-            unsafe {
-                let mut acc = [[V::zero(); NV]; MR];
-                for step in chain {
-                    let at = b.wrapping_offset(step.b);
-                    let columns: [V; NV] =
-                        std::array::from_fn(|v| V::load(at.wrapping_offset(from[v])));
-                    let mut row = a.wrapping_offset(step.a);
-                    for sums in &mut acc {
-                        let factor = if DOT { V::load(row) } else { V::splat(row) };
-                        row = row.wrapping_byte_offset(tile.a_row);
-                        for (sum, column) in sums.iter_mut().zip(columns) {
-                            *sum = factor.mul_add(column, *sum);
-                        }
+    let vector = (V::LANES * size_of::<V::Element>()) as isize;
+    for (i, columns) in tile.columns.as_chunks::<NV>().0.iter().enumerate() {
+        let from: [isize; NV] = std::array::from_fn(|v| columns[v].from);
+        let totals: Places<V::Element, NV> = Places {
+            rows: Rows { first: tile.totals, row: tile.totals_row },
+            columns: std::array::from_fn(|v| (i * NV + v) as isize * vector),
+        };
+        // SAFETY: the caller vouches for the instructions and every address.
+        unsafe {
+            let mut acc = [[V::zero(); NV]; MR];
+            for segment in tile.segments {
+                let steps = &tile.steps[segment.steps.clone()];
+                let (start, end) = (segment.rows.start, segment.rows.end);
+                if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
+                    for step in steps {
+                        add::<V, MR, NV, DOT>(tile, step, &from, &mut acc, |_| true);
+                    }
+                } else {
+                    for step in steps {
+                        add::<V, MR, NV, DOT>(tile, step, &from, &mut acc, |m| {
+                            start <= m && m < end
+                        });
                     }
                 }
-                // Plain loops over the array: an iterator over it would keep it in memory.
+            }
+            let to = match tile.out {
+                Some(rows) if tile.finish.is_some() => {
+                    Places { rows, columns: std::array::from_fn(|v| columns[v].to) }
+                }
+                _ => totals,
+            };
+            // Two plain loops over the array: an iterator over it, or a choice in each of its elements,
+            // would keep it in memory.
+            if tile.first {
                 for (m, row) in acc.iter().enumerate() {
                     for (v, &sum) in row.iter().enumerate() {
-                        let total = tile.totals.add((m * NV + v) * V::LANES);
-                        let sum = if first { sum } else { V::load(total).add(sum) };
-                        let to = &columns[v].to;
-                        let row = to.first.wrapping_byte_offset(m as isize * to.row);
-                        sum.store(if last { row } else { total });
+                        sum.store(to.at(m, v));
+                    }
+                }
+            } else {
+                for (m, row) in acc.iter().enumerate() {
+                    for (v, &sum) in row.iter().enumerate() {
+                        V::load(totals.at(m, v)).add(sum).store(to.at(m, v));
                     }
                 }
             }
-            first = false;
-        }
-        a = a.wrapping_offset(tile.sum.period.a);
-        b = b.wrapping_offset(tile.sum.period.b);
-    }
-    let Finish { bias, clip } = &tile.finish;
-    if bias.is_null() && clip.is_none() {
-        return;
-    }
-    for m in 0..MR {
-        for Column { to, .. } in columns {
-            let to = to.first.wrapping_byte_offset(m as isize * to.row);
-            // SAFETY: the caller vouches for `to` and `bias`; the total was stored above.
-            unsafe {
-                let mut total = V::load(to);
-                if !bias.is_null() {
-                    total = total.add(V::splat(bias.add(m)));
+            if let Some(Finish { bias, clip }) = tile.finish
+                && (clip.is_some() || !matches!(bias, Bias::None))
+            {
+                for m in 0..MR {
+                    for v in 0..NV {
+                        let to = to.at(m, v);
+                        let mut total = V::load(to);
+                        total = match bias {
+                            Bias::None => total,
+                            Bias::Rows(bias, step) => total.add(V::splat(bias.add(m * step))),
+                            Bias::Lanes(bias) => {
+                                total.add(V::load(bias.add((i * NV + v) * V::LANES)))
+                            }
+                        };
+                        if let Some((low, high)) = clip {
+                            total = total.clip(V::splat(&low), V::splat(&high));
+                        }
+                        total.store(to);
+                    }
                 }
-                if let Some((low, high)) = clip {
-                    total = total.clip(V::splat(low), V::splat(high));
-                }
-                total.store(to);
             }
+        }
+    }
+}
+
+/// Where the vectors of a tile go.
+#[derive(Clone, Copy)]
+struct Places<T: Copy, const NV: usize> {
+    rows: Rows<T>,
+    /// What each column adds, in bytes.
+    columns: [isize; NV],
+}
+
+impl<T: Copy, const NV: usize> Places<T, NV> {
+    #[inline(always)]
+    fn at(&self, m: usize, v: usize) -> *mut T {
+        self.rows.first.wrapping_byte_offset(m as isize * self.rows.row + self.columns[v])
+    }
+}
+
+/// Adds the products of one step to the sums of the rows that take it.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn add<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
+    tile: &Tile<'_, V::Element>,
+    step: &Step,
+    from: &[isize; NV],
+    acc: &mut [[V; NV]; MR],
+    takes: impl Fn(usize) -> bool,
+) {
+    let at = tile.b.wrapping_offset(step.b);
+    let mut row = tile.a.wrapping_offset(step.a);
+    // SAFETY: the caller vouches for the instructions and every address.
+    unsafe {
+        let columns: [V; NV] = std::array::from_fn(|v| V::load(at.wrapping_offset(from[v])));
+        for (m, sums) in acc.iter_mut().enumerate() {
+            if takes(m) {
+                let factor = if DOT { V::load(row) } else { V::splat(row) };
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = factor.mul_add(column, *sum);
+                }
+            }
+            row = row.wrapping_byte_offset(tile.a_row);
         }
     }
 }

@@ -1,0 +1,261 @@
+//! Vectors laid over the positions of a block, and where their lanes go.
+//!
+//! Positions flatten into one index, with a few junk positions between rows. Vectors are laid over
+//! the useful ones greedily, across junk where that is shorter, so that neither odd widths nor large
+//! dilations waste vectors. Those whose lanes are all neighbours in the result go there straight from
+//! registers; the others are set aside, and their useful lanes copied.
+
+use std::ops::Range;
+
+use crate::tile::{Column, STRIP};
+use crate::view::advance;
+
+/// Vectors over the useful positions of a block.
+#[derive(Clone, Debug, Default)]
+pub struct Cover {
+    /// Vectors that go to the result as they are.
+    pub whole: Vec<Column>,
+    /// Vectors some lanes of which are results.
+    pub cut: Vec<Column>,
+    /// Those lanes: `lanes[ends[v - 1]..ends[v]]` of the cut vector `v`.
+    lanes: Vec<Lanes>,
+    ends: Vec<usize>,
+}
+
+/// Neighbouring lanes of a vector that are neighbouring results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lanes {
+    /// The first lane.
+    pub lane: usize,
+    /// How many.
+    pub len: usize,
+    /// Byte offset of the first result from the block's first.
+    pub to: isize,
+    /// Rows of the tile that are results there, at most.
+    pub rows: usize,
+}
+
+/// What a [`Cover`] lays vectors over.
+#[derive(Clone, Copy, Debug)]
+pub struct Positions<'a> {
+    /// Positions on each axis.
+    pub lens: &'a [usize],
+    /// Elements between neighbours on each axis.
+    pub pitches: &'a [isize],
+    /// Bytes between neighbouring results on each axis.
+    pub strides: &'a [isize],
+    /// If the last position of an axis has fewer rows than the others: which axis, and how many.
+    pub short: Option<(usize, usize)>,
+    /// The memory from this flat position on is not ours to read.
+    pub end: isize,
+    /// Whether vectors may go to the result as they are.
+    pub direct: bool,
+}
+
+impl Cover {
+    /// Lays vectors of `lanes` elements of `size` bytes from the first position to the last, each where
+    /// the last one ended or, if that is junk, at the next useful position: no cover has fewer. No
+    /// vector reaches the end: the last one starts earlier instead, perhaps before the block, and
+    /// repeats a few lanes.
+    pub fn new(positions: &Positions<'_>, lanes: usize, size: usize) -> Self {
+        let Positions { lens, pitches, strides, short, end, direct } = *positions;
+        let mut cover = Cover::default();
+        if lens.contains(&0) {
+            return cover;
+        }
+        let (&row_len, outer) = lens.split_last().expect("a geometry has axes");
+        let inner = outer.len();
+        let dense = direct && strides[inner] == size as isize;
+        let limit = end - lanes as isize;
+        let mut index = vec![0; inner];
+        // The vector that was laid last, and its lanes.
+        let (mut start, mut covered) = (0, isize::MIN);
+        let mut parts = Vec::new();
+        for _ in 0..outer.iter().product() {
+            let at = |by: &[isize]| -> isize {
+                index.iter().zip(by).map(|(&i, &s)| i as isize * s).sum()
+            };
+            let (first, to) = (at(pitches), at(strides));
+            let row_end = first + row_len as isize;
+            let all = match short {
+                Some((axis, rows)) if axis < inner && index[axis] + 1 == lens[axis] => rows,
+                _ => usize::MAX,
+            };
+            // Along the row itself it is the last position alone.
+            let last =
+                short.filter(|&(axis, _)| axis == inner).map(|(_, rows)| (row_end - 1, rows));
+            let mut next = first;
+            while next < row_end {
+                if next >= covered {
+                    cover.push(start, &mut parts, (lanes, dense));
+                    start = next.min(limit);
+                    covered = start + lanes as isize;
+                }
+                let mut stop = covered.min(row_end);
+                let mut rows = all;
+                match last {
+                    Some((at, few)) if next == at => rows = few,
+                    Some((at, _)) => stop = stop.min(at),
+                    None => {}
+                }
+                parts.push(Lanes {
+                    lane: (next - start) as usize,
+                    len: (stop - next) as usize,
+                    to: to + (next - first) * strides[inner],
+                    rows,
+                });
+                next = stop;
+            }
+            advance(&mut index, outer);
+        }
+        cover.push(start, &mut parts, (lanes, dense));
+        cover
+    }
+
+    /// Adds a vector with its lanes, if it has some.
+    fn push(&mut self, from: isize, parts: &mut Vec<Lanes>, (lanes, dense): (usize, bool)) {
+        match parts.as_slice() {
+            [] => return,
+            [all] if all.len == lanes && all.rows == usize::MAX && dense => {
+                self.whole.push(Column { from, to: all.to });
+            }
+            parts => {
+                self.cut.push(Column { from, to: 0 });
+                self.lanes.extend(parts);
+                self.ends.push(self.lanes.len());
+            }
+        }
+        parts.clear();
+    }
+
+    /// The lanes of a cut vector that are results.
+    pub fn lanes(&self, cut: usize) -> &[Lanes] {
+        let start = if cut == 0 { 0 } else { self.ends[cut - 1] };
+        &self.lanes[start..self.ends[cut]]
+    }
+
+    /// Cuts both lists into strips, with tiles of `vectors` vectors.
+    pub fn strips(&self, vectors: usize) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for (columns, whole) in [(&self.whole, true), (&self.cut, false)] {
+            let tiled = columns.len() / vectors * vectors;
+            let most = STRIP / vectors * vectors;
+            let strips = (0..tiled).step_by(most).map(|i| (i..tiled.min(i + most), vectors));
+            let rest =
+                (tiled < columns.len()).then(|| (tiled..columns.len(), columns.len() - tiled));
+            for (range, vectors) in strips.chain(rest) {
+                let bounds = |of: fn(&Column) -> isize| {
+                    let all = columns[range.clone()].iter().map(of);
+                    all.fold((isize::MAX, isize::MIN), |(low, high), at| {
+                        (low.min(at), high.max(at))
+                    })
+                };
+                let (from, to) = (bounds(|column| column.from), bounds(|column| column.to));
+                spans.push(Span { whole, columns: range, vectors, from, to });
+            }
+        }
+        spans
+    }
+}
+
+/// A strip of a cover: neighbouring vectors that fill tiles of one shape.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Whether they are of the whole vectors, or of the cut ones.
+    pub whole: bool,
+    /// Which.
+    pub columns: Range<usize>,
+    /// Vectors of a tile.
+    pub vectors: usize,
+    /// The least and the greatest of where they start, in elements.
+    pub from: (isize, isize),
+    /// The least and the greatest of where their results start, in bytes.
+    pub to: (isize, isize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every result is in one lane of one vector, in as many rows as it has, and no vector ends behind
+    /// the last position that may be read.
+    #[test]
+    fn covers_reach_every_position_once() {
+        for lens in [[1, 1, 1], [2, 3, 5], [3, 1, 17], [2, 7, 7], [1, 4, 33]] {
+            for junk in [0, 1, 2, 40] {
+                for lanes in [2, 4, 16] {
+                    for (inside, short) in
+                        [(false, None), (true, None), (false, Some((1, 2))), (false, Some((2, 3)))]
+                    {
+                        check(lens, (junk, lanes), inside, short);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(
+        lens: [usize; 3],
+        (junk, lanes): (isize, isize),
+        inside: bool,
+        short: Option<(usize, usize)>,
+    ) {
+        let row = lens[2] as isize + junk;
+        let pitches = [row * (lens[1] as isize + junk), row, 1];
+        // Elements of one byte.
+        let strides = [(lens[1] * lens[2]) as isize, lens[2] as isize, 1];
+        let last: isize = (0..3).map(|a| (lens[a] as isize - 1) * pitches[a]).sum();
+        let end = if inside { last + 1 } else { isize::MAX };
+        let positions = Positions {
+            lens: &lens,
+            pitches: &pitches,
+            strides: &strides,
+            short,
+            end,
+            direct: true,
+        };
+        let cover = Cover::new(&positions, lanes as usize, 1);
+        let whole = cover.whole.iter().map(|column| {
+            let all = Lanes { lane: 0, len: lanes as usize, to: column.to, rows: usize::MAX };
+            (column.from, vec![all])
+        });
+        let cut = cover.cut.iter().enumerate().map(|(v, c)| (c.from, cover.lanes(v).to_vec()));
+        let mut seen = vec![0; lens.iter().product()];
+        for (start, parts) in whole.chain(cut) {
+            assert!(start <= last && start + lanes <= end);
+            for part in parts {
+                assert!(part.lane + part.len <= lanes as usize);
+                for i in 0..part.len {
+                    let to = part.to as usize + i;
+                    seen[to] += 1;
+                    let index = [to / (lens[1] * lens[2]), to / lens[2] % lens[1], to % lens[2]];
+                    let flat: isize = (0..3).map(|a| index[a] as isize * pitches[a]).sum();
+                    assert_eq!(flat, start + (part.lane + i) as isize);
+                    let few = short.filter(|&(axis, _)| index[axis] + 1 == lens[axis]);
+                    assert_eq!(part.rows, few.map_or(usize::MAX, |(_, rows)| rows));
+                }
+            }
+        }
+        assert!(seen.iter().all(|&n| n == 1), "{lens:?} {junk} {lanes} {short:?}");
+    }
+
+    #[test]
+    fn strips_hold_every_vector_once() {
+        for (whole, cut) in [(0, 1), (5, 0), (200, 31), (64, 64)] {
+            let list = |n| (0..n).map(|i| Column { from: 10 * i, to: -i }).collect::<Vec<_>>();
+            let cover = Cover { whole: list(whole), cut: list(cut), ..Cover::default() };
+            for vectors in 1..8 {
+                let mut seen = [vec![0; whole as usize], vec![0; cut as usize]];
+                for span in cover.strips(vectors) {
+                    assert!(span.columns.len() <= STRIP && span.vectors <= vectors);
+                    assert!(span.columns.len().is_multiple_of(span.vectors));
+                    let (first, last) =
+                        (span.columns.start as isize, span.columns.end as isize - 1);
+                    assert_eq!((span.from, span.to), ((10 * first, 10 * last), (-last, -first)));
+                    seen[usize::from(!span.whole)][span.columns].iter_mut().for_each(|n| *n += 1);
+                }
+                assert!(seen.iter().flatten().all(|&n| n == 1));
+            }
+        }
+    }
+}
