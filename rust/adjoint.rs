@@ -177,6 +177,7 @@ fn phases<T: Tiled>(
             geometry: &forward,
             x: gradient,
             weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
+            packed: None,
             padding: T::default(),
             store: &Store {
                 out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::tile::{Column, STRIP};
+use crate::tile::Column;
 use crate::view::advance;
 
 /// Vectors over the useful positions of a block.
@@ -112,6 +112,26 @@ impl Cover {
         cover
     }
 
+    /// Vectors over `outputs` output channels, `from` elements apart, some of them; the last may be filled
+    /// in part. Neighbouring results, of `size` bytes, are `step` bytes apart.
+    pub fn of_channels(
+        vectors: Range<usize>,
+        outputs: usize,
+        (lanes, from): (usize, isize),
+        (step, size): (isize, usize),
+    ) -> Self {
+        let mut cover = Cover::default();
+        for vector in vectors {
+            let lane = vector * lanes;
+            let to = lane as isize * step;
+            let len = lanes.min(outputs - lane);
+            let part = Lanes { lane: 0, len, to, rows: usize::MAX };
+            let dense = step == size as isize;
+            cover.push(vector as isize * from, &mut vec![part], (lanes, dense));
+        }
+        cover
+    }
+
     /// Adds a vector with its lanes, if it has some.
     fn push(&mut self, from: isize, parts: &mut Vec<Lanes>, (lanes, dense): (usize, bool)) {
         match parts.as_slice() {
@@ -134,12 +154,12 @@ impl Cover {
         &self.lanes[start..self.ends[cut]]
     }
 
-    /// Cuts both lists into strips, with tiles of `vectors` vectors.
-    pub fn strips(&self, vectors: usize) -> Vec<Span> {
+    /// Cuts both lists into strips of at most `most` vectors, or one tile, with tiles of `vectors`.
+    pub fn strips(&self, vectors: usize, most: usize) -> Vec<Span> {
         let mut spans = Vec::new();
         for (columns, whole) in [(&self.whole, true), (&self.cut, false)] {
             let tiled = columns.len() / vectors * vectors;
-            let most = STRIP / vectors * vectors;
+            let most = (most / vectors).max(1) * vectors;
             let strips = (0..tiled).step_by(most).map(|i| (i..tiled.min(i + most), vectors));
             let rest =
                 (tiled < columns.len()).then(|| (tiled..columns.len(), columns.len() - tiled));
@@ -246,8 +266,8 @@ mod tests {
             let cover = Cover { whole: list(whole), cut: list(cut), ..Cover::default() };
             for vectors in 1..8 {
                 let mut seen = [vec![0; whole as usize], vec![0; cut as usize]];
-                for span in cover.strips(vectors) {
-                    assert!(span.columns.len() <= STRIP && span.vectors <= vectors);
+                for span in cover.strips(vectors, 64) {
+                    assert!(span.columns.len() <= 64 && span.vectors <= vectors);
                     assert!(span.columns.len().is_multiple_of(span.vectors));
                     let (first, last) =
                         (span.columns.start as isize, span.columns.end as isize - 1);

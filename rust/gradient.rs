@@ -125,7 +125,7 @@ pub fn weight<T: Tiled>(
     // Every slice by itself, and then their sum.
     let row = geometry.channels * taps;
     let outputs = geometry.groups * geometry.outputs;
-    let len = (images * plan.slices).checked_mul(outputs * row).unwrap_or(usize::MAX);
+    let len = (images * plan.slices).saturating_mul(outputs * row);
     let mut partial = room("the partial sums", len)?;
     partial.resize(len, T::default());
     let shape = [images * plan.slices, outputs, row];
@@ -358,16 +358,17 @@ impl<'a, T: Tiled> Plan<'a, T> {
             let waste = |n: usize| (n.div_ceil(lanes) * lanes) as f64 / n as f64;
             waste(channels) < 1.1 * waste(outputs)
         };
+        let unlimited = |aligned| (usize::MAX, aligned);
         let (shape, unit) = match (form, swapped) {
             (Form::Dot, _) => {
-                (kernels.choose(outputs, &[channels * taps.len()], usize::MAX).0, (1, 1))
+                (kernels.choose(outputs, &[channels * taps.len()], unlimited(false)).0, (1, 1))
             }
             (Form::Outer, false) => {
-                let shape = kernels.choose(channels, &[outputs.div_ceil(lanes)], usize::MAX).0;
+                let shape = kernels.choose(channels, &[outputs.div_ceil(lanes)], unlimited(true)).0;
                 (shape, (1, shape.columns * lanes))
             }
             (Form::Outer, true) => {
-                let shape = kernels.choose(outputs, &[channels.div_ceil(lanes)], usize::MAX).0;
+                let shape = kernels.choose(outputs, &[channels.div_ceil(lanes)], unlimited(true)).0;
                 (shape, (shape.columns * lanes, 1))
             }
         };
@@ -438,11 +439,9 @@ impl<'a, T: Tiled> Plan<'a, T> {
             }
             (Form::Outer, false) => {
                 let regions = channels.div_ceil(self.shape.rows) * outputs.div_ceil(width);
-                let results =
-                    2 * (self.shape.rows * TAPS).max(PACKED).next_multiple_of(lanes) * width;
+                let results = 2 * (self.shape.rows * TAPS).max(PACKED) * width;
                 let sums = regions.saturating_mul(tile * taps);
-                // The last square of a panel may go beyond it.
-                (outputs * positions + lanes * width, 0, results, sums)
+                (outputs * positions, 0, results, sums)
             }
             (Form::Outer, true) => {
                 let regions = outputs.div_ceil(self.shape.rows) * channels.div_ceil(width);
@@ -456,8 +455,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
             }
         };
         let alone = self.blocks.iter().product::<usize>() <= self.slices;
-        let turns = if self.swapped { channels.next_multiple_of(lanes) } else { channels };
-        let slab = self.layout.size(turns, LANES) + LANES;
+        let slab = self.layout.size(channels, LANES) + LANES;
         let once = if self.form == Form::Dot { tile } else { (STAGED / 2).max(tile * TAPS) };
         let sums = if alone { sums.min(once) } else { sums };
         // Each part starts at a whole line of a cache.
@@ -569,7 +567,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
                     let (from, to) =
                         (&room.slab[first * plane..], &mut room.turned[first * plane..]);
                     let rows = width.min(item.channels.len() - first);
-                    self.kernels.transpose((from, plane), (to, width), (rows, plane));
+                    turned((from, plane), (rows, plane), (to, width), self.kernels);
                 }
             }
             staged.input = Some(input);
@@ -605,7 +603,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
     }
 
     /// Copies output channels of a block of the gradient to `[position][output channel]`, `width` of
-    /// these a position. What comes behind the last position may be overwritten.
+    /// these a position.
     fn pack(
         &self,
         (outputs, block): (Range<usize>, &Block),
@@ -645,7 +643,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
                     {
                         gradient.read(from + o as isize * channel, step, &mut aside[..len]);
                     }
-                    self.kernels.transpose((aside, PACKED), (panel, width), (outputs.len(), len));
+                    let size = (outputs.len(), len);
+                    turned((aside, PACKED), size, (panel, width), self.kernels);
                 }
                 to += len;
             }
@@ -718,8 +717,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
         } else {
             (item.channels.len(), item.outputs.len())
         };
-        let turned = if self.swapped { 0 } else { self.sizes.results / 2 };
-        let (transposed, results) = room.results.split_at_mut(turned);
+        let aside = if self.swapped { 0 } else { self.sizes.results / 2 };
+        let (transposed, results) = room.results.split_at_mut(aside);
         let groups: Vec<Range<usize>> = even_parts(0..all_rows, self.shape.rows).collect();
         let mut region = 0;
         for column in (0..all_columns).step_by(width) {
@@ -768,14 +767,13 @@ impl<'a, T: Tiled> Plan<'a, T> {
                                 }
                             } else if ends {
                                 let len = rows.len() * taps.len();
-                                let pitch = len.next_multiple_of(lanes);
-                                let to = (&mut *transposed, pitch);
+                                let to = (&mut *transposed, len);
                                 let size = (len, columns.len());
-                                self.kernels.transpose((results, width), to, size);
-                                let turned = transposed.chunks_exact(pitch);
-                                for (output, row) in columns.clone().zip(turned) {
+                                turned((results, width), size, to, self.kernels);
+                                let rows_of = transposed.chunks_exact(len);
+                                for (output, row) in columns.clone().zip(rows_of) {
                                     let what = (rows.clone(), taps.clone());
-                                    self.put(item, output, what, &row[..len], sink);
+                                    self.put(item, output, what, row, sink);
                                 }
                             }
                         }
@@ -1110,6 +1108,16 @@ pub fn bias<T: Element>(problem: &Bias<'_, T>, team: &Team<'_>) -> Result<(), St
         }
         Ok(())
     })
+}
+
+/// Transposes a matrix: element (i, j) of `from` goes to element i of row j of `to`.
+fn turned<T: Tiled>(
+    (from, pitch): (&[T], usize),
+    size: (usize, usize),
+    to: (&mut [T], usize),
+    kernels: &Kernels<T>,
+) {
+    kernels.transposed((&Memory::of(from), 0, pitch as isize), size, to);
 }
 
 /// A thread's memory.

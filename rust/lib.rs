@@ -12,6 +12,7 @@
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
+//! | [`packed`] | weights laid out for vectors of output channels |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
@@ -33,6 +34,7 @@ pub mod geometry;
 pub mod gradient;
 pub mod local;
 pub mod operand;
+pub mod packed;
 pub mod parallel;
 pub mod plan;
 #[cfg(feature = "python")]

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::error::{Error, room};
-use crate::slab::Layout;
 use crate::tile::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 use crate::view::{Element, Memory, View, advance};
 
@@ -136,6 +135,17 @@ pub struct Taps {
     pub channel: isize,
     /// A number for each tap of the batch, which has one, and of each axis of the kernel.
     pub axes: Vec<Vec<isize>>,
+}
+
+impl Taps {
+    /// Whether the taps of a channel lie together, in order.
+    pub fn are_dense(&self, kernel: &[usize]) -> bool {
+        let strides = crate::view::contiguous(kernel, 1);
+        let dense = |(axis, stride): (&Vec<isize>, isize)| {
+            axis.iter().enumerate().all(|(i, &at)| at == i as isize * stride)
+        };
+        self.axes.iter().zip(strides).all(dense)
+    }
 }
 
 /// Rows of a tile that are neighbouring outputs along an axis: row `m` begins `m * shift` taps later
@@ -271,15 +281,6 @@ impl Forward<'_> {
             }
         }
     }
-}
-
-/// The column operand of a forward sum.
-#[derive(Debug)]
-pub enum Columns<'a, T> {
-    /// The input where it lies: element strides `[channel, batch, *spatial]`.
-    InPlace(Memory<'a, T>, Vec<isize>),
-    /// Slabs of this layout.
-    Staged(Layout),
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl<'py> Call<'py> {
                 geometry: &self.geometry,
                 x: &x,
                 weights: &weights,
+                packed: None,
                 padding: T::from_f64(self.padding),
                 store: &store,
             };

@@ -5,8 +5,8 @@
 
 use crate::cover::{Lanes, Span};
 use crate::geometry::Activation;
-use crate::tile::{Bias, Finish, Rows};
-use crate::view::{Element, ViewMut};
+use crate::tile::{Bias, Finish, Kernels, Rows, Tiled};
+use crate::view::ViewMut;
 
 /// Where and how results are stored.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Target {
     pub row: isize,
 }
 
-impl<T: Element> Store<'_, T> {
+impl<T: Tiled> Store<'_, T> {
     /// What is done to sums before they are written. Rows belong to output channels from `channel` on,
     /// each to the next, or all to that one.
     pub fn finish(&self, channel: usize, rows: usize, each: bool) -> Finish<T> {
@@ -75,22 +75,21 @@ impl<T: Element> Store<'_, T> {
         target: &Target,
         (lanes, step): (&[Lanes], isize),
         (values, pitch): (&[T], usize),
+        kernels: &Kernels<T>,
     ) {
         let size = size_of::<T>() as isize;
         for part in lanes {
             let rows = target.rows.min(part.rows);
             let to = target.to + part.to;
-            if target.row == size && step != size {
-                // Rows are neighbours in the result: each lane of all of them in one run.
-                for lane in 0..part.len {
-                    let mut run = [T::default(); MOST_RUN];
-                    let run = &mut run[..rows.min(MOST_RUN)];
-                    let from = values[part.lane + lane..].iter().step_by(pitch);
-                    run.iter_mut().zip(from).for_each(|(to, &value)| *to = value);
-                    // SAFETY: the caller keeps other threads away.
-                    unsafe { self.run(to + lane as isize * step, size, run) }
+            if target.row == size && step != size && !self.accumulate {
+                // Rows are neighbours in the result: each lane of all of them is one run.
+                let reach = step * (part.len as isize - 1);
+                let run = rows as isize * size;
+                let to = self.out.at(to, reach.min(0), reach.max(0) + run);
+                // SAFETY: `at` checked that all runs are results, and the caller keeps others away.
+                unsafe {
+                    kernels.transpose((&values[part.lane..], pitch), (rows, part.len), (to, step))
                 }
-                debug_assert!(rows <= MOST_RUN);
                 continue;
             }
             for row in 0..rows {
@@ -147,19 +146,17 @@ impl<T: Element> Store<'_, T> {
     }
 }
 
-/// Most rows that any tile has.
-const MOST_RUN: usize = 16;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cover::{Cover, Positions};
-    use crate::tile::Column;
+    use crate::tile::{Column, kernels};
 
     #[test]
     fn lanes_are_written_where_they_belong() {
         // Two channels of 2 x 5 results, from vectors of 4 over rows 7 apart: whole, cut, whole, cut.
         let (lens, pitches) = ([1, 2, 5], [14, 7, 1]);
+        let kernels = kernels::<f32>().unwrap();
         let mut out = [9.0f32; 20];
         for channels_last in [false, true] {
             let strides = if channels_last { [4, 80, 40, 8] } else { [40, 80, 20, 4] };
@@ -185,7 +182,7 @@ mod tests {
             // The value of each lane is its flat position, and 100 a row more.
             let value =
                 |row: usize, from: isize, lane: usize| (100 * row + from as usize + lane) as f32;
-            for span in cover.strips(1) {
+            for span in cover.strips(1, 64) {
                 let columns = if span.whole { &cover.whole } else { &cover.cut };
                 for i in span.columns.clone() {
                     let from = columns[i].from;
@@ -203,7 +200,12 @@ mod tests {
                         let aside: Vec<f32> = (0..8).map(|i| value(i / 4, from, i % 4)).collect();
                         // SAFETY: one thread.
                         unsafe {
-                            store.write(&target, (cover.lanes(i), store.step()), (&aside, 4))
+                            store.write(
+                                &target,
+                                (cover.lanes(i), store.step()),
+                                (&aside, 4),
+                                kernels,
+                            )
                         };
                     }
                 }

@@ -90,6 +90,7 @@ impl<T: Tiled> Convolution<T> {
             geometry: &self.geometry,
             x: &self.view(),
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
+            packed: None,
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };

@@ -294,7 +294,7 @@ fn by_definition<T: Tiled>(convolution: &Convolution<T>) -> Vec<T> {
         .unwrap_or(taps);
     let begins = |channel: usize, tap: usize| {
         if taps <= CHAIN {
-            tap == 0 && channel % period == 0
+            tap == 0 && channel.is_multiple_of(period)
         } else {
             (tap % around).is_multiple_of(CHAIN / slice * slice)
         }

@@ -19,7 +19,7 @@ pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 
 use crate::error::Error;
-use crate::view::Element;
+use crate::view::{Element, Memory};
 
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +82,11 @@ pub struct Kernels<T: 'static> {
     pub isa: Isa,
     /// Elements of a vector.
     pub lanes: usize,
-    /// Transposes as many vectors as one has elements: see [`transpose::square`].
-    square: unsafe fn((*const T, usize), (*mut T, usize)),
     /// `table[columns - 1][rows - 1]`
     table: &'static [&'static [Kernel<T>]],
     /// The same tiles with products of vectors, lane by lane.
     dots: &'static [&'static [Kernel<T>]],
+    transpose: transpose::Transpose<T>,
 }
 
 /// An element that has tile kernels.
@@ -133,8 +132,14 @@ pub struct TileShape {
 
 impl<T: Tiled> Kernels<T> {
     /// The tile shape that takes the fewest cycles for `rows` rows and vectors of columns in several
-    /// runs, with at most `most_rows` rows in a tile; and how many a tap takes.
-    pub fn choose(&self, rows: usize, runs: &[usize], most_rows: usize) -> (TileShape, f64) {
+    /// runs, with at most `most_rows` rows in a tile; and how many a tap takes. Vectors that are
+    /// `aligned` lie in one cache line each.
+    pub fn choose(
+        &self,
+        rows: usize,
+        runs: &[usize],
+        (most_rows, aligned): (usize, bool),
+    ) -> (TileShape, f64) {
         let mut best = (TileShape { rows: 1, columns: 1 }, f64::INFINITY);
         for (i, column) in self.table.iter().enumerate() {
             let shape = TileShape { rows: column.len().min(most_rows), columns: i + 1 };
@@ -145,7 +150,7 @@ impl<T: Tiled> Kernels<T> {
             let mut cycles = 0.0;
             for (count, rows) in [(many, larger), (groups - many.min(groups), larger - 1)] {
                 if count > 0 && rows > 0 {
-                    let strip = |&n: &usize| self.strip_cycles(rows, n, shape.columns);
+                    let strip = |&n: &usize| self.strip_cycles(rows, n, (shape.columns, aligned));
                     cycles += count as f64 * runs.iter().map(strip).sum::<f64>();
                 }
             }
@@ -157,48 +162,64 @@ impl<T: Tiled> Kernels<T> {
     }
 
     /// Cycles that a tap of a strip of `vectors` vectors takes in tiles of `columns`.
-    fn strip_cycles(&self, rows: usize, vectors: usize, columns: usize) -> f64 {
+    fn strip_cycles(&self, rows: usize, vectors: usize, (columns, aligned): (usize, bool)) -> f64 {
         let (whole, rest) = (vectors / columns, vectors % columns);
-        let whole = whole as f64 * self.cycles(rows, columns);
-        whole + if rest > 0 { self.cycles(rows, rest) } else { 0.0 }
+        let whole = whole as f64 * self.cycles(rows, columns, aligned);
+        whole + if rest > 0 { self.cycles(rows, rest, aligned) } else { 0.0 }
     }
 
     /// Cycles that a tap of a tile takes on a core with two FMA pipes and two load ports, which
     /// today's have: the longest of its multiply-adds, its loads (a vector of 64 bytes at an odd
     /// address is two) and the latency of one chain, and a little for the loop.
-    pub fn cycles(&self, rows: usize, columns: usize) -> f64 {
-        let load = 1.0 + (self.lanes * size_of::<T>()) as f64 / 64.0;
+    pub fn cycles(&self, rows: usize, columns: usize, aligned: bool) -> f64 {
+        let across = if aligned { 0.0 } else { (self.lanes * size_of::<T>()) as f64 / 64.0 };
+        let load = 1.0 + across;
         let multiply = (rows * columns) as f64 / 2.0;
         let load = (rows as f64 + columns as f64 * load) / 2.0;
         multiply.max(load).max(4.0) + 0.5
     }
 
-    /// Transposes a matrix: `to[j * to_pitch + i] = from[i * pitch + j]` for `i` below `rows` and `j`
-    /// below `columns`. Both are rounded up to whole vectors: so much is read and written.
-    pub fn transpose(
+    /// Transposes a matrix of `rows` rows of `columns` elements: element (i, j) of `from`, the rows of
+    /// which are `pitch` elements apart, goes to element i of row j of `to`, the rows of which are so
+    /// many bytes apart.
+    ///
+    /// # Safety
+    /// Every row of `to` must be writable for `rows` elements, of any alignment.
+    #[inline]
+    pub unsafe fn transpose(
         &self,
         (from, pitch): (&[T], usize),
-        (to, to_pitch): (&mut [T], usize),
         (rows, columns): (usize, usize),
+        (to, row): (*mut T, isize),
     ) {
-        let (rows, columns) =
-            (rows.next_multiple_of(self.lanes), columns.next_multiple_of(self.lanes));
-        if rows * columns == 0 {
+        if rows == 0 || columns == 0 {
             return;
         }
-        assert!((rows - 1) * pitch + columns <= from.len(), "a matrix to transpose");
-        assert!((columns - 1) * to_pitch + rows <= to.len(), "room for the transposed matrix");
-        for j in (0..columns).step_by(self.lanes) {
-            for i in (0..rows).step_by(self.lanes) {
-                // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; the
-                // last elements of both blocks lie before those just seen to be there.
-                unsafe {
-                    let from = from.as_ptr().add(i * pitch + j);
-                    let to = to.as_mut_ptr().add(j * to_pitch + i);
-                    (self.square)((from, pitch), (to, to_pitch));
-                }
-            }
+        assert!((rows - 1) * pitch + columns <= from.len());
+        let pitch = pitch as isize;
+        let matrix = transpose::Matrix { from: from.as_ptr(), pitch, rows, columns, to, row };
+        // SAFETY: `from` holds every element, as just asserted; the caller vouches for `to`; and the
+        // table is only reached through `kernels_of`, which checked the CPU.
+        unsafe { (self.transpose)(&matrix) }
+    }
+
+    /// The same from element `at` of a caller's array on, with rows of `to` so many elements apart.
+    pub fn transposed(
+        &self,
+        (from, at, pitch): (&Memory<'_, T>, isize, isize),
+        (rows, columns): (usize, usize),
+        (to, row): (&mut [T], usize),
+    ) {
+        if rows == 0 || columns == 0 {
+            return;
         }
+        let last_row = (rows as isize - 1) * pitch;
+        let from = from.at(at, last_row.min(0), last_row.max(0) + columns as isize - 1);
+        assert!((columns - 1) * row + rows <= to.len());
+        let row = (row * size_of::<T>()) as isize;
+        let matrix = transpose::Matrix { from, pitch, rows, columns, to: to.as_mut_ptr(), row };
+        // SAFETY: `at` and the assertion checked every address; as for `transpose`.
+        unsafe { (self.transpose)(&matrix) }
     }
 
     /// The largest tiles, as (rows, elements of columns).

@@ -2,8 +2,9 @@
 //! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
 
 use super::kernel::{Tile, run, table};
+use super::transpose::plain;
 use super::vector::Vector;
-use super::{Isa, Kernels, Tiled, transpose};
+use super::{Isa, Kernels, Tiled};
 use crate::view::Element;
 
 #[derive(Clone, Copy)]
@@ -48,12 +49,6 @@ unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {
     }
 
     #[inline(always)]
-    unsafe fn zip(self, other: Self) -> (Self, Self) {
-        let at = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { other.0[i / 2] };
-        (Array(std::array::from_fn(at)), Array(std::array::from_fn(|i| at(LANES + i))))
-    }
-
-    #[inline(always)]
     unsafe fn clip(self, low: Self, high: Self) -> Self {
         Array(std::array::from_fn(|i| {
             let y = if low.0[i] > self.0[i] { low.0[i] } else { self.0[i] };
@@ -72,25 +67,20 @@ unsafe fn double<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<
     unsafe { run::<Array<f64, 2>, MR, NV, DOT>(tile) }
 }
 
-unsafe fn square<T: Element, const LANES: usize>(from: (*const T, usize), to: (*mut T, usize)) {
-    // SAFETY: the caller vouches for the rows; arrays need no instructions.
-    unsafe { transpose::square::<Array<T, LANES>, LANES>(from, to) }
-}
-
 static SINGLE: Kernels<f32> = Kernels {
     isa: Isa::Scalar,
     lanes: 4,
-    square: square::<f32, 4>,
     table: table!(single, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
     dots: table!(single, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    transpose: plain,
 };
 
 static DOUBLE: Kernels<f64> = Kernels {
     isa: Isa::Scalar,
     lanes: 2,
-    square: square::<f64, 2>,
     table: table!(double, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
     dots: table!(double, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    transpose: plain,
 };
 
 /// The portable kernels, which every machine has.

@@ -53,10 +53,4 @@ pub unsafe trait Vector: Copy {
     /// # Safety
     /// The CPU must have the instructions.
     unsafe fn clip(self, low: Self, high: Self) -> Self;
-
-    /// Both interleaved: the elements of the lower halves, and those of the upper halves.
-    ///
-    /// # Safety
-    /// The CPU must have the instructions.
-    unsafe fn zip(self, other: Self) -> (Self, Self);
 }

@@ -3,12 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Tile, run, table};
+use super::transpose::{Matrix, blocks};
 use super::vector::Vector;
-use super::{Isa, Kernels, Tiled, transpose};
+use super::{Isa, Kernels, Tiled};
 
 macro_rules! vector {
     ($register:ident, $element:ident, $lanes:literal, $zero:ident, $load:ident, $store:ident,
-     $splat:ident, $add:ident, $mul_add:ident, $max:ident, $min:ident, $zip:expr) => {
+     $splat:ident, $add:ident, $mul_add:ident, $max:ident, $min:ident) => {
         // SAFETY: the unaligned load and store of exactly one register.
         unsafe impl Vector for $register {
             type Element = $element;
@@ -48,11 +49,6 @@ macro_rules! vector {
                 // SAFETY: as for `zero`. Of a NaN and a number, both give their second operand.
                 unsafe { $min(high, $max(low, self)) }
             }
-            #[inline(always)]
-            unsafe fn zip(self, other: Self) -> (Self, Self) {
-                // SAFETY: as for `zero`.
-                unsafe { $zip(self, other) }
-            }
         }
     };
 }
@@ -68,8 +64,7 @@ vector!(
     _mm512_add_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
-    _mm512_min_ps,
-    zip512_single
+    _mm512_min_ps
 );
 vector!(
     __m512d,
@@ -82,8 +77,7 @@ vector!(
     _mm512_add_pd,
     _mm512_fmadd_pd,
     _mm512_max_pd,
-    _mm512_min_pd,
-    zip512_double
+    _mm512_min_pd
 );
 vector!(
     __m256,
@@ -96,8 +90,7 @@ vector!(
     _mm256_add_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
-    _mm256_min_ps,
-    zip256_single
+    _mm256_min_ps
 );
 vector!(
     __m256d,
@@ -110,69 +103,8 @@ vector!(
     _mm256_add_pd,
     _mm256_fmadd_pd,
     _mm256_max_pd,
-    _mm256_min_pd,
-    zip256_double
+    _mm256_min_pd
 );
-
-/// The lanes of two registers in turn, from lane `first` of both on, as `permutex2var` wants them.
-const fn in_turn<const LANES: usize>(first: usize) -> [usize; LANES] {
-    let mut order = [0; LANES];
-    let mut i = 0;
-    while i < LANES {
-        order[i] = first + i / 2 + i % 2 * LANES;
-        i += 1;
-    }
-    order
-}
-
-macro_rules! zip512 {
-    ($name:ident, $register:ident, $lanes:literal, $index:ident, $permute:ident) => {
-        #[inline]
-        #[target_feature(enable = "avx512f")]
-        unsafe fn $name(a: $register, b: $register) -> ($register, $register) {
-            const LOWER: [$index; $lanes] = {
-                let order = in_turn::<$lanes>(0);
-                let mut lower = [0; $lanes];
-                let mut i = 0;
-                while i < $lanes {
-                    lower[i] = order[i] as $index;
-                    i += 1;
-                }
-                lower
-            };
-            const UPPER: [$index; $lanes] = {
-                let order = in_turn::<$lanes>($lanes / 2);
-                let mut upper = [0; $lanes];
-                let mut i = 0;
-                while i < $lanes {
-                    upper[i] = order[i] as $index;
-                    i += 1;
-                }
-                upper
-            };
-            // SAFETY: arrays of one register each.
-            let (lower, upper): (__m512i, __m512i) =
-                unsafe { (std::mem::transmute(LOWER), std::mem::transmute(UPPER)) };
-            ($permute(a, lower, b), $permute(a, upper, b))
-        }
-    };
-}
-zip512!(zip512_single, __m512, 16, i32, _mm512_permutex2var_ps);
-zip512!(zip512_double, __m512d, 8, i64, _mm512_permutex2var_pd);
-
-macro_rules! zip256 {
-    ($name:ident, $register:ident, $lower:ident, $upper:ident, $permute:ident) => {
-        #[inline]
-        #[target_feature(enable = "avx2")]
-        unsafe fn $name(a: $register, b: $register) -> ($register, $register) {
-            // Interleaved in each half of the registers; then the halves change places.
-            let (lower, upper) = ($lower(a, b), $upper(a, b));
-            ($permute::<0x20>(lower, upper), $permute::<0x31>(lower, upper))
-        }
-    };
-}
-zip256!(zip256_single, __m256, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_permute2f128_ps);
-zip256!(zip256_double, __m256d, _mm256_unpacklo_pd, _mm256_unpackhi_pd, _mm256_permute2f128_pd);
 
 /// Tables of kernels for one instruction set: every tile that its registers hold without a spill
 /// (rows * columns sums, columns, and one factor).
@@ -194,31 +126,19 @@ macro_rules! isa {
                 unsafe { run::<$double, MR, NV, DOT>(tile) }
             }
 
-            #[target_feature(enable = $features)]
-            unsafe fn single_square(from: (*const f32, usize), to: (*mut f32, usize)) {
-                // SAFETY: the caller vouches for the rows; this function's features are `V`'s.
-                unsafe { transpose::square::<$single, { <$single>::LANES }>(from, to) }
-            }
-
-            #[target_feature(enable = $features)]
-            unsafe fn double_square(from: (*const f64, usize), to: (*mut f64, usize)) {
-                // SAFETY: as for `single_square`.
-                unsafe { transpose::square::<$double, { <$double>::LANES }>(from, to) }
-            }
-
             pub static SINGLE: Kernels<f32> = Kernels {
                 isa: $isa,
                 lanes: <$single as Vector>::LANES,
-                square: single_square,
                 table: table!(single, false, $($columns: $rows),*),
                 dots: table!(single, true, $($columns: $rows),*),
+                transpose: transpose_single,
             };
             pub static DOUBLE: Kernels<f64> = Kernels {
                 isa: $isa,
                 lanes: <$double as Vector>::LANES,
-                square: double_square,
                 table: table!(double, false, $($columns: $rows),*),
                 dots: table!(double, true, $($columns: $rows),*),
+                transpose: transpose_double,
             };
         }
     };
@@ -240,6 +160,94 @@ isa!(avx2, Isa::Avx2, "avx2,fma", __m256, __m256d,
     2: [1 2 3 4 5 6],
     3: [1 2 3],
     4: [1 2]);
+
+/// # Safety
+/// The CPU must have AVX2; as for [`super::transpose::plain`].
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_single(matrix: &Matrix<f32>) {
+    // SAFETY: a block reads 8 columns of its rows, the last row for those that it has not got, and
+    // writes as many elements of 8 rows of the result as it has rows.
+    unsafe {
+        blocks::<f32, 8>(matrix, |block| {
+            let row = |i: usize| {
+                _mm256_loadu_ps(
+                    block.from.wrapping_offset(i.min(block.rows - 1) as isize * block.pitch),
+                )
+            };
+            let rows: [__m256; 8] = std::array::from_fn(row);
+            // Pairs of rows, then fours, then both halves.
+            let pairs: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+            });
+            let fours: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+                if i % 2 == 0 {
+                    _mm256_shuffle_ps(a, b, 0x44)
+                } else {
+                    _mm256_shuffle_ps(a, b, 0xee)
+                }
+            });
+            let mask = _mm256_cmpgt_epi32(
+                _mm256_set1_epi32(block.rows.min(8) as i32),
+                _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+            );
+            for j in 0..8 {
+                let (a, b) = (fours[j % 4], fours[j % 4 + 4]);
+                let column = if j < 4 {
+                    _mm256_permute2f128_ps(a, b, 0x20)
+                } else {
+                    _mm256_permute2f128_ps(a, b, 0x31)
+                };
+                let to = block.to.wrapping_byte_offset(j as isize * block.row);
+                if block.rows >= 8 {
+                    _mm256_storeu_ps(to, column);
+                } else {
+                    _mm256_maskstore_ps(to, mask, column);
+                }
+            }
+        });
+    }
+}
+
+/// # Safety
+/// As for [`transpose_single`].
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_double(matrix: &Matrix<f64>) {
+    // SAFETY: as for `transpose_single`, with 4 for 8.
+    unsafe {
+        blocks::<f64, 4>(matrix, |block| {
+            let row = |i: usize| {
+                _mm256_loadu_pd(
+                    block.from.wrapping_offset(i.min(block.rows - 1) as isize * block.pitch),
+                )
+            };
+            let rows: [__m256d; 4] = std::array::from_fn(row);
+            let pairs: [__m256d; 4] = std::array::from_fn(|i| {
+                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) }
+            });
+            let mask = _mm256_cmpgt_epi64(
+                _mm256_set1_epi64x(block.rows.min(4) as i64),
+                _mm256_setr_epi64x(0, 1, 2, 3),
+            );
+            for j in 0..4 {
+                let (a, b) = (pairs[j % 2], pairs[j % 2 + 2]);
+                let column = if j < 2 {
+                    _mm256_permute2f128_pd(a, b, 0x20)
+                } else {
+                    _mm256_permute2f128_pd(a, b, 0x31)
+                };
+                let to = block.to.wrapping_byte_offset(j as isize * block.row);
+                if block.rows >= 4 {
+                    _mm256_storeu_pd(to, column);
+                } else {
+                    _mm256_maskstore_pd(to, mask, column);
+                }
+            }
+        });
+    }
+}
 
 /// The kernels of `isa`, if it is one of x86 and this CPU has it.
 pub fn kernels<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {

@@ -1,0 +1,450 @@
+//! The loop nest of a direct convolution: blocks of positions, groups of output channels, tiles; and
+//! their split among threads.
+//!
+//! Whatever is chosen here (which operand's elements are a tile's rows, blocks, tiles, threads, in
+//! place or staged) moves work around without changing any sum, so results do not depend on it: see
+//! [`CHAIN`](crate::tile::CHAIN).
+
+mod input;
+mod roles;
+mod split;
+
+use crate::cover::{Cover, Positions, Span};
+use crate::error::Error;
+use crate::geometry::Geometry;
+use crate::operand::{Forward, Weights};
+use crate::packed::Packed;
+use crate::parallel::{Stopped, Team, Turn, even_parts, with_scratch};
+use crate::slab::Block;
+use crate::store::{Store, Target};
+use crate::tile::{
+    Bias, Contraction, Ending, Finish, Kernels, STRIP, Strip, Sum, TileShape, Tiled,
+};
+use crate::view::{Runs, View, advance};
+
+use input::Input;
+use roles::Roles;
+use split::Split;
+pub(crate) use split::{ITEMS_PER_THREAD, block_lens, nth_block};
+
+/// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,
+/// the time in which a sleeping helper would just have begun.
+pub(crate) const SERIAL_FLOPS: f64 = 5e6;
+
+/// A convolution with its arrays.
+pub struct Problem<'a, T> {
+    /// Sizes, checked.
+    pub geometry: &'a Geometry,
+    /// Input, canonical strides `[channel, batch, *spatial]`.
+    pub x: &'a View<'a>,
+    /// Weights.
+    pub weights: &'a Weights<'a, T>,
+    /// The same, packed beforehand.
+    pub packed: Option<&'a Packed<T>>,
+    /// What lies outside the input in constant mode.
+    pub padding: T,
+    /// The result and what is done to it.
+    pub store: &'a Store<'a, T>,
+}
+
+/// Computes a convolution directly.
+pub fn direct<T: Tiled>(
+    problem: &Problem<'_, T>,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<(), Stopped> {
+    let geometry = problem.geometry;
+    if geometry.positions() * geometry.outputs == 0 {
+        return Ok(());
+    }
+    let serial = geometry.flops() < SERIAL_FLOPS;
+    let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
+    let roles = Roles::choose(problem, kernels);
+    let mut own = None;
+    if roles == Roles::Positions && problem.packed.is_none() {
+        own = Some(Packed::new(problem.weights, geometry, kernels, &team)?);
+    }
+    let packed = problem.packed.or(own.as_ref());
+    let nest = Nest::new(problem, (roles, packed), kernels, team.threads)?;
+    team.share(nest.items(), |turn| nest.work(turn))
+}
+
+/// What all threads share.
+struct Nest<'a, T: Tiled> {
+    problem: &'a Problem<'a, T>,
+    kernels: &'a Kernels<T>,
+    roles: Roles,
+    /// The problem's, but along the axis of a ramp, where a position stands for a whole tile's rows.
+    geometry: Geometry,
+    input: Input<'a, T>,
+    sum: Sum,
+    /// Bytes between neighbouring positions of the result.
+    strides: Vec<isize>,
+    split: Split,
+    panels: Option<Panels<'a, T>>,
+}
+
+/// What vectors of output channels need.
+struct Panels<'a, T> {
+    /// The operand they are read from.
+    packed: &'a Packed<T>,
+    /// The bias as they have it.
+    bias: Vec<T>,
+    shape: TileShape,
+    /// The vectors of each cut of a group's.
+    cuts: Vec<Columns>,
+}
+
+/// Vectors of columns, and strips of tiles of them.
+#[derive(Debug, Default)]
+struct Columns {
+    cover: Cover,
+    spans: Vec<Span>,
+}
+
+/// A block of positions, and what is the same for it in every group of channels.
+#[derive(Debug, Default)]
+struct Place {
+    block: Block,
+    /// How a plane of its slab is filled.
+    runs: Runs,
+    extent: Extent,
+    /// Vectors over its positions, and most rows of their tiles; or its positions as rows.
+    columns: Columns,
+    rows: usize,
+    groups: Vec<Group>,
+}
+
+/// What the cover of a block depends on.
+#[derive(Debug, Default, PartialEq)]
+struct Extent {
+    /// Positions on each axis.
+    lens: Vec<usize>,
+    /// The flat position, from the block's first, that vectors must not reach.
+    end: isize,
+    /// If a ramp's last position has fewer rows than the others: its axis, and how many.
+    short: Option<(usize, usize)>,
+}
+
+/// Rows of a tile.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    /// The first one's start in A, in elements, from that of the block.
+    a: isize,
+    rows: usize,
+    /// Where its results are, in bytes, from the block's first.
+    to: isize,
+    /// Its output channel, where rows are of channels.
+    channel: usize,
+}
+
+/// What one item contracts.
+struct Work<'a, T> {
+    contraction: Contraction<'a, T>,
+    /// What is added to the starts of rows in A and of columns in B.
+    start: (isize, isize),
+    groups: &'a [Group],
+    columns: &'a Columns,
+    /// Byte offset of the block's first result, and bytes between rows and between lanes.
+    to: isize,
+    row: isize,
+    step: isize,
+    /// The first vector's bias, where vectors are of output channels.
+    bias: &'a [T],
+}
+
+impl<'a, T: Tiled> Nest<'a, T> {
+    fn new(
+        problem: &'a Problem<'a, T>,
+        (roles, packed): (Roles, Option<&'a Packed<T>>),
+        kernels: &'a Kernels<T>,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let geometry = roles.geometry(problem.geometry);
+        let out = problem.store.out.strides();
+        let mut strides = out[1..].to_vec();
+        if let Roles::Neighbours(ramp) = roles {
+            strides[ramp.axis] *= ramp.rows as isize;
+        }
+        let packed = packed.filter(|_| roles == Roles::Positions);
+        let in_place = input::in_place::<T>(&geometry, roles, problem.x, kernels.lanes);
+        let cuts = packed.map_or(geometry.outputs.div_ceil(8), |packed| packed.panels);
+        // In place, vectors of positions lie within an image: the batch has strides of its own, which
+        // need not go up.
+        let lone_images = in_place.is_some() && packed.is_none();
+        let sizes = (size_of::<T>(), kernels.lanes);
+        let split = Split::new(&geometry, sizes, (threads, cuts), lone_images);
+        let input = Input::new(&geometry, roles, in_place, &split)?;
+        let kernel: Vec<usize> = problem.geometry.axes.iter().map(|axis| axis.kernel).collect();
+        let weights = match packed {
+            Some(packed) => packed.taps(&kernel),
+            None => problem.weights.taps()?,
+        };
+        let (a, a_row, b) = match packed {
+            Some(_) => (&input.taps, input.pitches[kernel.len() - 1], &weights),
+            None => (&weights, problem.weights.row(), &input.taps),
+        };
+        let ramp = roles.ramp();
+        let forward = Forward { channels: geometry.channels, kernel: &kernel, a, a_row, b, ramp };
+        let sum = forward.sum()?;
+        let panels = packed.map(|packed| {
+            let lens = split.lens(&geometry);
+            let units = split.units(packed.panels, 0).len();
+            let shape = kernels.choose(lens[lens.len() - 1], &[units], (usize::MAX, true)).0;
+            let cuts = (0..split.cuts).map(|cut| {
+                let panels = split.units(packed.panels, cut);
+                let cover = packed.cover(panels, out[0]);
+                // Strips of one tile: its part of B stays in the first-level cache for all rows.
+                Columns { spans: cover.strips(shape.columns, 1), cover }
+            });
+            Panels { packed, bias: packed.bias(problem.store.bias), shape, cuts: cuts.collect() }
+        });
+        Ok(Nest { problem, kernels, roles, geometry, input, sum, strides, split, panels })
+    }
+
+    fn items(&self) -> usize {
+        self.geometry.groups * self.split.blocks.iter().product::<usize>() * self.split.cuts
+    }
+
+    /// One thread's part: takes items until there are none.
+    fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
+        let slab = self.input.slab(self.geometry.channels, self.kernels.lanes);
+        let totals = self.kernels.most_totals();
+        with_scratch(slab.saturating_add(totals), |scratch: &mut [T]| {
+            let (totals, slab) = scratch.split_at_mut(totals);
+            let mut place = Place::default();
+            let mut staged = None;
+            while let Some(item) = turn.next() {
+                let (part, cut) = (item / self.split.cuts, item % self.split.cuts);
+                let (group, block) = self.split.block(&self.geometry, part);
+                if place.block != block {
+                    place = self.place(block, place);
+                }
+                if staged != Some(part) {
+                    let channels = self.geometry.channels;
+                    let channels = group * channels..(group + 1) * channels;
+                    let x = (self.problem.x, self.problem.padding);
+                    self.input.stage(&place.runs, channels, x, slab);
+                    staged = Some(part);
+                }
+                self.item(turn, (group, cut), &mut place, (slab, totals));
+            }
+        })
+    }
+
+    /// What a block needs; most of it is the last one's where both are alike.
+    fn place(&self, block: Block, last: Place) -> Place {
+        let runs = self.input.runs(&block, &self.problem.x.strides()[1..]);
+        let lens = block.0.iter().map(|range| range.len()).collect();
+        let short = self.roles.ramp().and_then(|ramp| {
+            let left = self.problem.geometry.axes[ramp.axis].output % ramp.rows;
+            let last = block.0[ramp.axis].end == self.geometry.axes[ramp.axis].output;
+            (last && left > 0).then_some((ramp.axis, left))
+        });
+        let extent = Extent { lens, end: self.input.end(&self.geometry, &block), short };
+        if extent == last.extent {
+            return Place { block, runs, ..last };
+        }
+        if let Some(Panels { shape, .. }) = self.panels {
+            let groups = self.position_groups(&extent.lens, shape.rows);
+            return Place { block, runs, extent, groups, ..Place::default() };
+        }
+        let positions = Positions {
+            lens: &extent.lens,
+            pitches: &self.input.pitches,
+            strides: &self.strides,
+            short,
+            end: extent.end,
+            direct: !self.problem.store.accumulate,
+        };
+        let cover = Cover::new(&positions, self.kernels.lanes, size_of::<T>());
+        let vectors = [cover.whole.len(), cover.cut.len()];
+        let shape = match self.roles {
+            Roles::Neighbours(ramp) => {
+                let kernel = self.problem.geometry.axes[ramp.axis].kernel;
+                roles::ramp_shape(self.kernels, &ramp, kernel, &vectors)
+            }
+            _ => {
+                let channels = self.split.units(self.geometry.outputs, 0).len();
+                let most = self.problem.weights.most_rows();
+                self.kernels.choose(channels, &vectors, (most, false)).0
+            }
+        };
+        let columns = Columns { spans: cover.strips(shape.columns, STRIP), cover };
+        Place { block, runs, extent, columns, rows: shape.rows, groups: Vec::new() }
+    }
+
+    /// The positions of a block as rows of tiles, of each of its rows as evenly as can be.
+    fn position_groups(&self, lens: &[usize], most: usize) -> Vec<Group> {
+        let (pitches, strides) = (&self.input.pitches, &self.strides);
+        // Axes whose positions go on where those of the next one end are as one.
+        let last = lens.len() - 1;
+        let (mut len, mut outer) = (lens[last], last);
+        while outer > 0
+            && pitches[outer - 1] == pitches[last] * len as isize
+            && strides[outer - 1] == strides[last] * len as isize
+        {
+            outer -= 1;
+            len *= lens[outer];
+        }
+        let mut groups = Vec::new();
+        let mut index = vec![0; outer];
+        for _ in 0..lens[..outer].iter().product() {
+            let at = |by: &[isize]| -> isize {
+                index.iter().zip(by).map(|(&i, &s)| i as isize * s).sum()
+            };
+            let (a, to) = (at(pitches), at(strides));
+            groups.extend(even_parts(0..len, most).map(|part| Group {
+                a: a + part.start as isize * pitches[last],
+                rows: part.len(),
+                to: to + part.start as isize * strides[last],
+                channel: 0,
+            }));
+            advance(&mut index, &lens[..outer]);
+        }
+        groups
+    }
+
+    /// All tiles of one item: a cut of the output channels of a group, at a place.
+    fn item(
+        &self,
+        turn: &Turn<'_>,
+        (group, cut): (usize, usize),
+        place: &mut Place,
+        (slab, totals): (&[T], &mut [T]),
+    ) {
+        let Problem { weights, store, .. } = self.problem;
+        let (channels, outputs) = (self.geometry.channels, self.geometry.outputs);
+        let (input, start) = self.input.operand(group * channels, &place.block, slab);
+        let to = place.block.start(&self.strides);
+        let (row, step) = (store.out.strides()[0], store.step());
+        let sum = &self.sum;
+        if let Some(panels) = &self.panels {
+            let columns = &panels.cuts[cut];
+            let first = self.split.units(panels.packed.panels, cut).start;
+            let first = (group * panels.packed.panels + first) * self.kernels.lanes;
+            self.contract(
+                turn,
+                totals,
+                &Work {
+                    contraction: Contraction { a: input, b: panels.packed.memory(), sum },
+                    start: (start, panels.packed.group(group)),
+                    groups: &place.groups,
+                    columns,
+                    to: to + (group * outputs) as isize * row,
+                    row: step,
+                    step: row,
+                    bias: panels.bias.get(first..).unwrap_or_default(),
+                },
+            );
+            return;
+        }
+        let cut = self.split.units(outputs, cut);
+        let cut = group * outputs + cut.start..group * outputs + cut.end;
+        let each = |channels: std::ops::Range<usize>, rows| Group {
+            a: weights.output(channels.start),
+            rows,
+            to: channels.start as isize * row,
+            channel: channels.start,
+        };
+        place.groups.clear();
+        let row = match self.roles {
+            Roles::Neighbours(ramp) => {
+                place.groups.extend(cut.map(|channel| each(channel..channel + 1, ramp.rows)));
+                self.strides[ramp.axis] / ramp.rows as isize
+            }
+            _ => {
+                let groups = even_parts(cut, place.rows);
+                place.groups.extend(groups.map(|channels| each(channels.clone(), channels.len())));
+                row
+            }
+        };
+        self.contract(
+            turn,
+            totals,
+            &Work {
+                contraction: Contraction { a: weights.memory(), b: input, sum },
+                start: (0, start),
+                groups: &place.groups,
+                columns: &place.columns,
+                to,
+                row,
+                step,
+                bias: &[],
+            },
+        );
+    }
+
+    /// Computes and stores what an item's groups of rows and strips of columns are together: for as
+    /// many groups as their totals have room, chain by chain.
+    fn contract(&self, turn: &Turn<'_>, totals: &mut [T], work: &Work<'_, T>) {
+        let store = self.problem.store;
+        let lanes = self.kernels.lanes;
+        let most = work.groups.iter().map(|group| group.rows).max().unwrap_or(1);
+        for span in &work.columns.spans {
+            let cover = &work.columns.cover;
+            let columns = if span.whole { &cover.whole } else { &cover.cut };
+            let columns = &columns[span.columns.clone()];
+            let pitch = Strip::<T>::row_vectors(columns.len()) * lanes;
+            for groups in work.groups.chunks(totals.len() / (most * pitch)) {
+                for chain in 0..self.sum.chains() {
+                    if !turn.goes_on(self.sum.work(most) * columns.len() * groups.len()) {
+                        return;
+                    }
+                    for (group, totals) in groups.iter().zip(totals.chunks_exact_mut(most * pitch))
+                    {
+                        let strip = Strip {
+                            a: work.start.0 + group.a,
+                            rows: group.rows,
+                            b: work.start.1,
+                            columns,
+                            from: span.from,
+                            vectors: span.vectors,
+                            totals: totals.as_mut_ptr(),
+                        };
+                        let target = work.target(group);
+                        let out = span.whole.then(|| store.rows(&target, span, lanes));
+                        let ending = Ending { finish: self.finish(work, group, span), out };
+                        // SAFETY: these totals are this thread's own and have room for the strip; each
+                        // item has channels and positions of its own, and one thread takes it; `rows`
+                        // and `finish` checked results and bias for as many rows and vectors.
+                        unsafe { work.contraction.chain(self.kernels, chain, &strip, &ending) }
+                    }
+                }
+                if !span.whole {
+                    for (group, totals) in groups.iter().zip(totals.chunks_exact(most * pitch)) {
+                        let target = work.target(group);
+                        for (i, cut) in span.columns.clone().enumerate() {
+                            let lanes = (cover.lanes(cut), work.step);
+                            let values = (&totals[i * self.kernels.lanes..], pitch);
+                            // SAFETY: as above.
+                            unsafe { store.write(&target, lanes, values, self.kernels) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is done to a group's sums before they are written.
+    fn finish(&self, work: &Work<'_, T>, group: &Group, span: &Span) -> Finish<T> {
+        let store = self.problem.store;
+        match &self.panels {
+            None => store.finish(group.channel, group.rows, self.roles == Roles::Channels),
+            Some(_) if store.bias.is_empty() => Finish { bias: Bias::None, clip: store.clip() },
+            Some(_) => {
+                // Cut vectors of channels come after the whole ones.
+                let before = if span.whole { 0 } else { work.columns.cover.whole.len() };
+                let first = (before + span.columns.start) * self.kernels.lanes;
+                let bias = &work.bias[first..first + span.columns.len() * self.kernels.lanes];
+                Finish { bias: Bias::Lanes(bias.as_ptr()), clip: store.clip() }
+            }
+        }
+    }
+}
+
+impl<T> Work<'_, T> {
+    fn target(&self, group: &Group) -> Target {
+        Target { rows: group.rows, to: self.to + group.to, row: self.row }
+    }
+}

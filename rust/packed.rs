@@ -1,0 +1,173 @@
+//! Weights as the column operand: packed so that a vector holds a tap of neighbouring output channels.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::cover::Cover;
+use crate::error::room;
+use crate::geometry::Geometry;
+use crate::operand::{Taps, Weights};
+use crate::parallel::{Stopped, Team};
+use crate::tile::{Kernels, Tiled};
+use crate::view::{Memory, advance};
+
+/// Elements of weights below which packing stays on one thread: some 20 us.
+const SERIAL_ELEMENTS: usize = 1 << 16;
+
+/// Weights in panels of as many output channels as a vector has lanes: in a panel, taps in the order
+/// of sums, of each tap a vector. Lanes beyond a group's last output channel are 0.
+#[derive(Debug)]
+pub struct Packed<T> {
+    /// The panels, from `start` on, where a cache line begins.
+    data: Vec<T>,
+    start: usize,
+    lanes: usize,
+    /// Taps of an output: channels times those of the kernel.
+    taps: usize,
+    groups: usize,
+    /// Output channels of a group, and the panels that they fill.
+    outputs: usize,
+    /// Panels of a group.
+    pub panels: usize,
+}
+
+impl<T: Tiled> Packed<T> {
+    /// Packs the weights of a convolution for the vectors of `kernels`.
+    pub fn new(
+        weights: &Weights<'_, T>,
+        geometry: &Geometry,
+        kernels: &Kernels<T>,
+        team: &Team<'_>,
+    ) -> Result<Self, Stopped> {
+        let Geometry { groups, channels, outputs, .. } = *geometry;
+        let kernel: Vec<usize> = geometry.axes.iter().map(|axis| axis.kernel).collect();
+        let kernel_taps = geometry.kernel_taps();
+        let (lanes, taps) = (kernels.lanes, channels * kernel_taps);
+        let panels = outputs.div_ceil(lanes);
+        let (panel, line) = (taps * lanes, 64 / size_of::<T>());
+        let len = (groups * panels).saturating_mul(panel);
+        let mut data = room("the packed weights", len.saturating_add(line))?;
+        data.resize(len + line, T::default());
+        let start = data.as_ptr().align_offset(64).min(line);
+        let offsets = weights.taps()?;
+        // Runs of taps that lie together: all, those of a channel, or each by itself.
+        let dense = offsets.are_dense(&kernel);
+        let run = match dense {
+            true if offsets.channel == kernel_taps as isize || channels == 1 => taps,
+            true => kernel_taps,
+            false => 1,
+        };
+        let memory = weights.memory();
+        let items: Vec<Mutex<&mut [T]>> =
+            data[start..start + len].chunks_exact_mut(panel.max(1)).map(Mutex::new).collect();
+        let serial = Team { threads: 1, stop: team.stop };
+        let team = if len < SERIAL_ELEMENTS { &serial } else { team };
+        team.share(items.len(), |turn| {
+            while let Some(item) = turn.next() {
+                let mut to = items[item].lock().expect("each panel is one thread's");
+                let first = item % panels * lanes;
+                let rows = lanes.min(outputs - first);
+                let row = weights.output(item / panels * outputs + first);
+                let mut index = vec![0; kernel.len()];
+                for tap in (0..taps).step_by(run) {
+                    let channel = (tap / kernel_taps) as isize * offsets.channel;
+                    let of_axes = || index.iter().zip(&offsets.axes).map(|(&i, axis)| axis[i]);
+                    let at = row + channel + if dense { 0 } else { of_axes().sum::<isize>() };
+                    kernels.transposed(
+                        (&memory, at, weights.row()),
+                        (rows, run),
+                        (&mut to[tap * lanes..], lanes),
+                    );
+                    advance(&mut index, &kernel);
+                }
+            }
+            Ok(())
+        })?;
+        drop(items);
+        Ok(Packed { data, start, lanes, taps, groups, outputs, panels })
+    }
+
+    /// All panels.
+    pub fn memory(&self) -> Memory<'_, T> {
+        let len = self.groups * self.panels * self.taps * self.lanes;
+        Memory::of(&self.data[self.start..self.start + len])
+    }
+
+    /// The element where the panels of a group start.
+    pub fn group(&self, group: usize) -> isize {
+        (group * self.panels * self.taps * self.lanes) as isize
+    }
+
+    /// Where taps lie in a panel.
+    pub fn taps(&self, kernel: &[usize]) -> Taps {
+        let strides = crate::view::contiguous(kernel, self.lanes);
+        let axis = |(&n, stride): (&usize, isize)| (0..n as isize).map(|i| i * stride).collect();
+        let channel = kernel.iter().product::<usize>() * self.lanes;
+        Taps { channel: channel as isize, axes: kernel.iter().zip(strides).map(axis).collect() }
+    }
+
+    /// Vectors over some panels of a group, the results of which are `step` bytes apart.
+    pub fn cover(&self, panels: Range<usize>, step: isize) -> Cover {
+        let from = (self.taps * self.lanes) as isize;
+        Cover::of_channels(panels, self.outputs, (self.lanes, from), (step, size_of::<T>()))
+    }
+
+    /// A bias as the panels of all groups have it.
+    pub fn bias(&self, bias: &[T]) -> Vec<T> {
+        if bias.is_empty() {
+            return Vec::new();
+        }
+        let width = self.panels * self.lanes;
+        let mut padded = vec![T::default(); self.groups * width];
+        for (to, from) in padded.chunks_exact_mut(width).zip(bias.chunks_exact(self.outputs)) {
+            to[..self.outputs].copy_from_slice(from);
+        }
+        padded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Padding, PaddingMode, PerAxis, Spec};
+    use crate::tile::kernels;
+    use crate::view::View;
+
+    #[test]
+    fn a_panel_holds_taps_of_neighbouring_outputs() {
+        let (groups, outputs, channels) = (2, 21, 3);
+        let shape = [groups * outputs, channels, 2, 5];
+        let data: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+        let spec = Spec {
+            rank: None,
+            stride: PerAxis::All(1),
+            padding: Padding::Valid,
+            dilation: PerAxis::All(1),
+            groups: groups as i64,
+            mode: PerAxis::All(PaddingMode::Constant),
+            channels_last: false,
+        };
+        let geometry = Geometry::new(&spec, &[1, 6, 9, 9], &shape, None).unwrap();
+        let kernels = kernels::<f32>().unwrap();
+        let lanes = kernels.lanes;
+        let team = Team { threads: 2, stop: &|| false };
+        for flip in [false, true] {
+            let weights = Weights::new(&View::from_slice(&data, &shape), &shape, flip).unwrap();
+            let packed = Packed::new(&weights, &geometry, kernels, &team).unwrap();
+            assert_eq!(packed.panels, 21usize.div_ceil(lanes));
+            let found = &packed.data[packed.start..];
+            assert!(found.as_ptr().cast::<[f32; 16]>().is_aligned());
+            for (i, &value) in found[..groups * packed.panels * 30 * lanes].iter().enumerate() {
+                let (vector, lane) = (i / lanes, i % lanes);
+                let (panel, tap) = (vector / 30, vector % 30);
+                let (group, output) = (panel / packed.panels, panel % packed.panels * lanes + lane);
+                let tap = if flip { tap / 10 * 10 + 9 - tap % 10 } else { tap };
+                let expected = ((group * outputs + output) * 30 + tap) as f32;
+                assert_eq!(value, if output < outputs { expected } else { 0.0 }, "{i}");
+            }
+            let bias: Vec<f32> = (0..42).map(|i| i as f32).collect();
+            let padded = packed.bias(&bias);
+            assert_eq!((padded[20], padded[21], padded[packed.panels * lanes]), (20.0, 0.0, 21.0));
+        }
+    }
+}
