@@ -19,7 +19,7 @@
 //! # The order of a sum
 //!
 //! In a block, positions are summed in C order (batch, then the spatial axes), in chains of
-//! [`CHAIN`](crate::tile::CHAIN) fused multiply-adds, and chains are added in order; blocks follow
+//! [`CHAIN`] fused multiply-adds, and chains are added in order; blocks follow
 //! each other in the same way. With [`Form::Dot`] each of 16 interleaved sums is such a sum, of every
 //! 16th of the slab's positions, and they are added as a tree: halves, quarters, and so on. Where a
 //! gradient has few elements and many positions, blocks are dealt to up to [`SLICES`] slices, each

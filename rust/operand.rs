@@ -146,6 +146,14 @@ impl Taps {
         };
         self.axes.iter().zip(strides).all(dense)
     }
+
+    /// The same taps the other way round, and where the first of them lies.
+    pub fn reversed(&self) -> (Taps, isize) {
+        let last = |axis: &Vec<isize>| axis.last().copied().unwrap_or(0);
+        let turn = |axis: &Vec<isize>| axis.iter().rev().map(|at| at - last(axis)).collect();
+        let axes = self.axes.iter().map(turn).collect();
+        (Taps { channel: self.channel, axes }, self.axes.iter().map(last).sum())
+    }
 }
 
 /// Rows of a tile that are neighbouring outputs along an axis: row `m` begins `m * shift` taps later

@@ -216,6 +216,11 @@ impl<T: Tiled> Kernels<T> {
         let last_row = (rows as isize - 1) * pitch;
         let from = from.at(at, last_row.min(0), last_row.max(0) + columns as isize - 1);
         assert!((columns - 1) * row + rows <= to.len());
+        if columns == 1 && pitch == 1 {
+            // SAFETY: `at` and the assertion checked both; `to` is borrowed for this alone.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), rows) }
+            return;
+        }
         let row = (row * size_of::<T>()) as isize;
         let matrix = transpose::Matrix { from, pitch, rows, columns, to: to.as_mut_ptr(), row };
         // SAFETY: `at` and the assertion checked every address; as for `transpose`.
