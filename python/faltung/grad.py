@@ -262,8 +262,8 @@ def conv3d_input(
     Parameters
     ----------
     input_size : sequence of int
-        The shape of the input: (N, C, D, H, W) or (C, D, H, W); (N, D, H, W, C) or (D, H, W, C) with
-        `channels_last`.
+        The shape of the input: (N, C, D, H, W) or (C, D, H, W); with `channels_last`,
+        (N, D, H, W, C) or (D, H, W, C).
     weight : array_like, shape (O, C // groups, kD, kH, kW)
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last

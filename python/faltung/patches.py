@@ -94,8 +94,9 @@ def unfold(
         array = axis.pad(array, number, padding_value)
     spans = [axis.dilation * (axis.kernel - 1) + 1 for axis in axes_]
     windows = sliding_window_view(array, spans, tuple(range(first, array.ndim)))
-    steps = [slice(None, None, axis.stride) for axis in axes_]
-    windows = windows[(..., *steps, *(slice(None, None, axis.dilation) for axis in axes_))]
+    steps = [axis.stride for axis in axes_] + [axis.dilation for axis in axes_]
+    every: Any = (..., *(slice(None, None, step) for step in steps))
+    windows = windows[every]
     # (N, C, *positions, *window) with the window before the positions.
     order = [*range(first), *range(first + rank, first + 2 * rank), *range(first, first + rank)]
     channels, positions = windows.shape[first - 1], windows.shape[first : first + rank]
@@ -184,11 +185,14 @@ def fold(
     first = len(batch) + 1
     padded = np.zeros((*batch, channels, *(axis.padded for axis in axes)), array.dtype)
     for element in np.ndindex(*kernel):
-        place = (
-            slice(k * a.dilation, k * a.dilation + (a.output - 1) * a.stride + 1, a.stride)
-            for k, a in zip(element, axes, strict=True)
+        place: Any = (
+            ...,
+            *(
+                slice(k * a.dilation, k * a.dilation + (a.output - 1) * a.stride + 1, a.stride)
+                for k, a in zip(element, axes, strict=True)
+            ),
         )
-        padded[(..., *place)] += windows[(slice(None),) * first + element]
+        padded[place] += windows[(slice(None),) * first + element]
     for number, axis in enumerate(axes, start=first):
         padded = axis.fold(padded, number)
     return padded

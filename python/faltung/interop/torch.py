@@ -83,9 +83,7 @@ class _Conv(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, options: dict[str, Any]) -> Any:
         ctx.save_for_backward(x, weight)
         ctx.options = options
-        return torch.from_numpy(
-            functional.conv(_array(x), _array(weight), _array(bias), **options)
-        )
+        return torch.from_numpy(functional.conv(_array(x), _array(weight), _array(bias), **options))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
