@@ -101,7 +101,8 @@ def unfold(
     order = [*range(first), *range(first + rank, first + 2 * rank), *range(first, first + rank)]
     channels, positions = windows.shape[first - 1], windows.shape[first : first + rank]
     shape = (*windows.shape[: first - 1], channels * math.prod(kernel), math.prod(positions))
-    return windows.transpose(order).reshape(shape)
+    result: Array = windows.transpose(order).reshape(shape)
+    return result
 
 
 def fold(
