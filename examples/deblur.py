@@ -2,12 +2,12 @@
 
 A camera that moved during the exposure has convolved the picture with the path it took, and its
 sensor has added noise. The blur is linear, ``observed = A picture + noise``, where A is
-`faltung.conv` with that path as its kernel. SciPy's `lsqr` finds the picture that minimises
+a `faltung.Plan` with that path as its kernel. SciPy's `lsqr` finds the picture that minimises
 
     |A picture - observed|^2 + damp^2 |picture - observed|^2
 
-and asks for nothing but products with A and with its transpose, which is `faltung.conv_transpose`
-with the same arguments: the exact adjoint, borders included. No matrix is ever built; it would have
+and asks for nothing but products with A and with its transpose, which is `Plan.T`: the exact adjoint,
+borders included. No matrix is ever built; it would have
 94 thousand million elements. What lies beyond the photograph's border is unknown, and both
 are told that it is a mirror image (``padding_mode="symmetric"``).
 
@@ -19,7 +19,6 @@ It needs SciPy, matplotlib, pillow and tqdm, and takes matplotlib's own photogra
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import faltung
@@ -58,50 +57,15 @@ def path_of_the_camera(size: int = 15) -> Array:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Blur:
-    """A blur of pictures of one shape, as `conv` and its adjoint have it."""
-
-    kernel: Array
-    shape: tuple[int, ...]
-
-    @property
-    def options(self) -> dict:
-        """Every colour by itself, and a mirror at the border."""
-        return {"groups": self.shape[0], "padding": "same", "padding_mode": "symmetric"}
-
-    @property
-    def weight(self) -> Array:
-        """The kernel for each colour."""
-        return np.broadcast_to(self.kernel, (self.shape[0], 1, *self.kernel.shape))
-
-    def __call__(self, picture: Array) -> Array:
-        return faltung.conv(picture, self.weight, **self.options)
-
-    def transposed(self, picture: Array) -> Array:
-        return faltung.conv_transpose(picture, self.weight, **self.options)
-
-    def operator(self) -> LinearOperator:
-        """The blur as SciPy's iterative solvers want it, of pictures as vectors."""
-
-        def of_vectors(function):
-            def product(vector: Array) -> Array:
-                return function(vector.astype(np.float32).reshape(self.shape)).ravel()
-
-            return product
-
-        size = int(np.prod(self.shape))
-        return LinearOperator(
-            (size, size),
-            matvec=of_vectors(self),
-            rmatvec=of_vectors(self.transposed),
-            dtype=np.float32,
-        )
+def blur_by(kernel: Array, colours: int) -> faltung.Plan:
+    """The blur: every colour by itself, and a mirror at the border."""
+    weight = np.broadcast_to(kernel, (colours, 1, *kernel.shape))
+    return faltung.Plan(weight, groups=colours, padding="same", padding_mode="symmetric")
 
 
-def restore(blur: Blur, observed: Array, steps: int) -> Array:
+def restore(blur: faltung.Plan, observed: Array, steps: int) -> Array:
     """The picture that `blur` makes `observed` of, as far as can be told."""
-    operator = blur.operator()
+    operator = blur.as_linear_operator(observed.shape)
     start = observed.ravel().astype(np.float64)
     with tqdm(total=steps, desc="lsqr") as progress:
 
@@ -148,7 +112,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     original = photograph()
-    blur = Blur(path_of_the_camera(), original.shape)
+    kernel = path_of_the_camera()
+    blur = blur_by(kernel, len(original))
     noise = np.random.default_rng(SEED).standard_normal(original.shape, np.float32)
     observed = blur(original) + np.float32(NOISE) * noise
     found = restore(blur, observed, arguments.steps)
@@ -159,7 +124,7 @@ def main() -> None:
         f"as it was recorded, {before:.1f} dB": observed,
         f"restored by lsqr, {after:.1f} dB": found,
     }
-    draw(pictures, blur.kernel, arguments.output / "deblur.png")
+    draw(pictures, kernel, arguments.output / "deblur.png")
     print(f"wrote {arguments.output}/deblur.png")
 
 

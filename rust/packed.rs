@@ -102,6 +102,11 @@ impl<T: Tiled> Packed<T> {
         Ok(Packed { data, start, lanes, taps, groups, outputs, panels })
     }
 
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.data.as_slice())
+    }
+
     /// All panels.
     pub fn memory(&self) -> Memory<'_, T> {
         let len = self.groups * self.panels * self.taps * self.lanes;

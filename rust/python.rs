@@ -5,6 +5,7 @@ mod arguments;
 mod array;
 mod gradient;
 mod ladder;
+mod plan;
 
 use std::cell::RefCell;
 
@@ -23,7 +24,7 @@ use crate::error::{Error, Kind};
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
-use crate::plan::{self, Method};
+use crate::plan::Method;
 use crate::store::Store;
 use crate::tile::{self, Tiled};
 use crate::view::{Scalar, ViewMut};
@@ -53,6 +54,7 @@ struct Call<'py> {
     activation: Activation,
     method: Option<Method>,
     threads: usize,
+    kept: Option<Bound<'py, plan::Kept>>,
 }
 
 impl<'py> Call<'py> {
@@ -93,11 +95,11 @@ impl<'py> Call<'py> {
                 geometry: &self.geometry,
                 x: &x,
                 weights: &weights,
-                packed: None,
+                packed: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
                 padding: T::from_f64(self.padding),
                 store: &store,
             };
-            plan::run(self.method, &problem, kernels, &Team { threads: self.threads, stop })
+            crate::plan::run(self.method, &problem, kernels, &Team { threads: self.threads, stop })
         })?;
         Ok(result.into_any().unbind())
     }
@@ -145,7 +147,8 @@ impl<F: FnOnce() -> R, R> Detached<F> {
 }
 
 /// Convolution: the work behind `faltung.conv` and its siblings, which document the arguments.
-/// `rank` is the number of spatial axes, 0 to take it from the weight.
+/// `rank` is the number of spatial axes, 0 to take it from the weight; `kept` is a plan's [`plan::Kept`]
+/// of this very weight, or None.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // the arguments of the Python functions, one by one
 fn conv<'py>(
@@ -166,6 +169,7 @@ fn conv<'py>(
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
     threads: Any<'_, 'py>,
+    kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let x = Array::new("x", x)?;
     let weight = Array::new("weight", weight)?;
@@ -181,13 +185,12 @@ fn conv<'py>(
         .any(|array| array.format.scalar == Scalar::F64);
     let call = Call {
         geometry,
-        padding: padding_value
-            .extract()
-            .map_err(|_| wrong_type("padding_value", "a number", padding_value))?,
+        padding: arguments::number("padding_value", padding_value)?,
         flip: boolean("flip", flip)?,
         activation: arguments::activation(activation)?,
         method: arguments::method(method)?,
         threads: arguments::threads(threads)?,
+        kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
         x,
         weight,
         bias,
@@ -267,6 +270,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
     gradient::register(module)?;
+    module.add_class::<plan::Kept>()?;
     ladder::register(module)?;
     Ok(())
 }

@@ -508,3 +508,36 @@ def test_error(name):
     with pytest.raises(kind) as caught:
         call()
     assert str(caught.value).startswith(message)
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_plan(name):
+    """`Plan.vjp`, `Plan.T` and the linear operator are the functions, bit for bit."""
+    problem = KINDS[name]
+    x, weight, g = floats(problem)
+    bias = problem.floats()[2]
+    plan = faltung.Plan(weight, bias, **vars(problem.options))
+    last, rank = problem.options.channels_last, weight.ndim - 2
+    assert same_bits(plan.T(g, problem.x), of_input(problem, weight, g))
+    assert plan.T.T is plan
+    y = plan(x)
+    if problem.options.activation is not None:
+        low, high = (0, np.inf) if problem.options.activation == "relu" else (-20, 30)
+        g = np.where((y > low) & (y < high), g, np.float32(0))
+    found = plan.vjp(x, g)
+    assert same_bits(found["x"], of_input(problem, weight, g))
+    assert same_bits(found["weight"], of_weight(problem, x, g))
+    assert ("bias" in found) == (bias is not None)
+    bias_gradient = grad.conv_bias(g, rank=rank, channels_last=last)
+    assert same_bits(plan.vjp(x, g, ["bias"])["bias"], bias_gradient)
+    with pytest.raises(ValueError, match="wanted is"):
+        plan.vjp(x, g, ["w"])
+    pytest.importorskip("scipy")
+    operator = plan.as_linear_operator(problem.x)
+    linear = replace(problem.options, activation=None, padding_value=0)
+    y = replace(problem, options=linear).run(problem.floats()._replace(bias=None))
+    assert same_bits(operator.matvec(x.ravel()), y.ravel())
+    assert same_bits(operator.rmatvec(g.ravel()), of_input(problem, weight, g).ravel())

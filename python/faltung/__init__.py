@@ -23,10 +23,12 @@ from .functional import (
     set_num_threads,
 )
 from .patches import fold, unfold
+from .plan import Plan
 from .signal import convolve, correlate, sampled
 from .transpose import conv_transpose, conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
+    "Plan",
     "__version__",
     "config",
     "conv",

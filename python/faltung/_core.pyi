@@ -3,11 +3,12 @@
 Arguments are `object` here because the extension itself parses and checks every one of them.
 """
 
-from typing import Any
+from typing import Any, Self, final
 
 import numpy.typing as npt
 
 __all__ = [
+    "Kept",
     "__version__",
     "config",
     "conv",
@@ -42,6 +43,7 @@ def conv(
     out: object,
     method: object,
     threads: object,
+    kept: object,
 ) -> npt.NDArray[Any]: ...
 def conv_transpose(
     rank: int,
@@ -106,6 +108,28 @@ def conv_bias(
     out: object,
     threads: object,
 ) -> npt.NDArray[Any]: ...
+
+@final
+class Kept:
+    def __new__(
+        cls,
+        weight: object,
+        bias: object,
+        stride: object,
+        padding: object,
+        dilation: object,
+        groups: object,
+        padding_mode: object,
+        padding_value: object,
+        flip: object,
+        activation: object,
+        channels_last: object,
+        method: object,
+        threads: object,
+    ) -> Self: ...
+    @property
+    def nbytes(self) -> int: ...
+
 def output_shape(
     x_shape: object,
     weight_shape: object,

@@ -195,7 +195,7 @@ def conv(
     """
     return _core.conv(
         0, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads,
+        activation, channels_last, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         1, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads,
+        activation, channels_last, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -338,7 +338,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         2, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads,
+        activation, channels_last, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -404,7 +404,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         3, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads,
+        activation, channels_last, out, method, threads, None,
     )  # fmt: skip
 
 

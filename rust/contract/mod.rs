@@ -9,6 +9,8 @@ mod input;
 mod roles;
 mod split;
 
+use std::sync::OnceLock;
+
 use crate::cover::{Cover, Positions, Span};
 use crate::error::Error;
 use crate::geometry::Geometry;
@@ -39,8 +41,8 @@ pub struct Problem<'a, T> {
     pub x: &'a View<'a>,
     /// Weights.
     pub weights: &'a Weights<'a, T>,
-    /// The same, packed beforehand.
-    pub packed: Option<&'a Packed<T>>,
+    /// A place of a plan's for the same, packed: made by the first call that wants them so.
+    pub packed: Option<&'a OnceLock<Packed<T>>>,
     /// What lies outside the input in constant mode.
     pub padding: T,
     /// The result and what is done to it.
@@ -60,13 +62,28 @@ pub fn direct<T: Tiled>(
     let serial = geometry.flops() < SERIAL_FLOPS;
     let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
     let roles = Roles::choose(problem, kernels);
-    let mut own = None;
-    if roles == Roles::Positions && problem.packed.is_none() {
-        own = Some(Packed::new(problem.weights, geometry, kernels, &team)?);
-    }
-    let packed = problem.packed.or(own.as_ref());
+    let own = OnceLock::new();
+    let packed = match roles {
+        Roles::Positions => Some(packed(problem, problem.packed.unwrap_or(&own), kernels, &team)?),
+        _ => None,
+    };
     let nest = Nest::new(problem, (roles, packed), kernels, team.threads)?;
     team.share(nest.items(), |turn| nest.work(turn))
+}
+
+/// The packed weights in their place. Two calls that find none there both make them, since neither may
+/// wait for the other (a thread that forks would leave it waiting for good), and one's are kept.
+fn packed<'a, T: Tiled>(
+    problem: &Problem<'_, T>,
+    place: &'a OnceLock<Packed<T>>,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<&'a Packed<T>, Stopped> {
+    if let Some(packed) = place.get() {
+        return Ok(packed);
+    }
+    let made = Packed::new(problem.weights, problem.geometry, kernels, team)?;
+    Ok(place.get_or_init(|| made))
 }
 
 /// What all threads share.
@@ -166,7 +183,6 @@ impl<'a, T: Tiled> Nest<'a, T> {
         if let Roles::Neighbours(ramp) = roles {
             strides[ramp.axis] *= ramp.rows as isize;
         }
-        let packed = packed.filter(|_| roles == Roles::Positions);
         let in_place = input::in_place::<T>(&geometry, roles, problem.x, kernels.lanes);
         let cuts = packed.map_or(geometry.outputs.div_ceil(8), |packed| packed.panels);
         // In place, vectors of positions lie within an image: the batch has strides of its own, which

@@ -167,6 +167,10 @@ pub(super) fn activation(object: Any<'_, '_>) -> PyResult<Activation> {
     }
 }
 
+pub(super) fn number(argument: &'static str, object: Any<'_, '_>) -> PyResult<f64> {
+    object.extract().map_err(|_| wrong_type(argument, "a number", object))
+}
+
 pub(super) fn boolean(argument: &'static str, object: Any<'_, '_>) -> PyResult<bool> {
     object.extract().map_err(|_| wrong_type(argument, "True or False", object))
 }

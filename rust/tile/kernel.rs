@@ -90,6 +90,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
     tile: &Tile<'_, V::Element>,
 ) {
     let vector = (V::LANES * size_of::<V::Element>()) as isize;
+    let rows = multiples(tile.a_row);
     for (i, columns) in tile.columns.as_chunks::<NV>().0.iter().enumerate() {
         let from: [isize; NV] = std::array::from_fn(|v| columns[v].from);
         let totals: Places<V::Element, NV> = Places {
@@ -104,11 +105,11 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
                 let (start, end) = (segment.rows.start, segment.rows.end);
                 if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
                     for step in steps {
-                        add::<V, MR, NV, DOT>(tile, step, &from, &mut acc, |_| true);
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }
                 } else {
                     for step in steps {
-                        add::<V, MR, NV, DOT>(tile, step, &from, &mut acc, |m| {
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |m| {
                             start <= m && m < end
                         });
                     }
@@ -175,6 +176,15 @@ impl<T: Copy, const NV: usize> Places<T, NV> {
     }
 }
 
+/// Rows whose addresses are a base and a number in a register, which a load adds by itself.
+const NEAR: usize = 5;
+
+/// 0, 1, 2... times the distance of rows, and at the end the distance to the next base.
+#[inline(always)]
+fn multiples(row: isize) -> [isize; NEAR + 1] {
+    std::array::from_fn(|i| row * i as isize)
+}
+
 /// Adds the products of one step to the sums of the rows that take it.
 ///
 /// # Safety
@@ -183,23 +193,27 @@ impl<T: Copy, const NV: usize> Places<T, NV> {
 unsafe fn add<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
     tile: &Tile<'_, V::Element>,
     step: &Step,
-    from: &[isize; NV],
+    (rows, from): (&[isize; NEAR + 1], &[isize; NV]),
     acc: &mut [[V; NV]; MR],
     takes: impl Fn(usize) -> bool,
 ) {
     let at = tile.b.wrapping_offset(step.b);
-    let mut row = tile.a.wrapping_offset(step.a);
+    // An addition a row would take ports that multiply-adds need.
+    let mut base = tile.a.wrapping_offset(step.a);
     // SAFETY: the caller vouches for the instructions and every address.
     unsafe {
         let columns: [V; NV] = std::array::from_fn(|v| V::load(at.wrapping_offset(from[v])));
         for (m, sums) in acc.iter_mut().enumerate() {
+            if m > 0 && m % NEAR == 0 {
+                base = base.wrapping_byte_offset(rows[NEAR]);
+            }
             if takes(m) {
+                let row = base.wrapping_byte_offset(rows[m % NEAR]);
                 let factor = if DOT { V::load(row) } else { V::splat(row) };
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = factor.mul_add(column, *sum);
                 }
             }
-            row = row.wrapping_byte_offset(tile.a_row);
         }
     }
 }

@@ -1,0 +1,132 @@
+//! What `faltung.Plan` keeps between calls.
+
+use std::any::Any as Dynamic;
+use std::sync::OnceLock;
+
+use numpy::prelude::*;
+use pyo3::prelude::*;
+
+use super::arguments::{self, Any, boolean, spec};
+use super::array::Array;
+use super::interruptible;
+use crate::geometry::{Geometry, Padding, PerAxis, Spec};
+use crate::operand::Weights;
+use crate::packed::Packed;
+use crate::parallel::{self, Team};
+use crate::tile::{self, Tiled};
+use crate::view::Scalar;
+
+/// Output channels of a group from which vectors of them may pay: half of the widest vector. With
+/// fewer, a plan keeps nothing beside its weights.
+const PACKED_OUTPUTS: usize = 8;
+
+/// Packed weights, for each element that convolutions are computed in: float32 with arrays of float32
+/// alone, else float64.
+#[pyclass(frozen, module = "faltung._core")]
+#[derive(Default)]
+pub(super) struct Kept {
+    single: OnceLock<Packed<f32>>,
+    double: OnceLock<Packed<f64>>,
+}
+
+impl Kept {
+    /// The place for weights of one element.
+    pub(super) fn of<T: Tiled>(&self) -> &OnceLock<Packed<T>> {
+        let places: [&dyn Dynamic; 2] = [&self.single, &self.double];
+        let place = places.into_iter().find_map(|place| place.downcast_ref());
+        place.expect("the engine computes in these two")
+    }
+
+    /// Packs an array of weights for the vectors of this machine.
+    fn pack<T: Tiled>(
+        &self,
+        py: Python<'_>,
+        (weight, flip): (&Array<'_>, bool),
+        geometry: &Geometry,
+    ) -> PyResult<()> {
+        let kernels = tile::kernels::<T>()?;
+        let threads = parallel::num_threads()?;
+        let view = weight.view(weight.shape(), weight.array.strides().to_vec());
+        interruptible(py, geometry.flops(), |stop| {
+            let weights = Weights::new(&view, weight.shape(), flip)?;
+            let packed = Packed::new(&weights, geometry, kernels, &Team { threads, stop })?;
+            // Nobody has seen this object before.
+            self.of::<T>().set(packed).ok();
+            Ok(())
+        })
+    }
+}
+
+#[pymethods]
+impl Kept {
+    /// Checks whatever can be checked without an input, and packs the weights.
+    #[new]
+    #[allow(clippy::too_many_arguments)] // the options of the Python class, one by one
+    fn new<'py>(
+        py: Python<'py>,
+        weight: Any<'_, 'py>,
+        bias: Any<'_, 'py>,
+        stride: Any<'_, 'py>,
+        padding: Any<'_, 'py>,
+        dilation: Any<'_, 'py>,
+        groups: Any<'_, 'py>,
+        padding_mode: Any<'_, 'py>,
+        padding_value: Any<'_, 'py>,
+        flip: Any<'_, 'py>,
+        activation: Any<'_, 'py>,
+        channels_last: Any<'_, 'py>,
+        method: Any<'_, 'py>,
+        threads: Any<'_, 'py>,
+    ) -> PyResult<Self> {
+        arguments::number("padding_value", padding_value)?;
+        arguments::activation(activation)?;
+        boolean("channels_last", channels_last)?;
+        arguments::method(method)?;
+        arguments::threads(threads)?;
+        let weight = Array::new("weight", weight)?;
+        let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
+        let spec = spec(None, [stride, padding, dilation, groups, padding_mode], false)?;
+        let x = an_input(&spec, weight.shape());
+        let geometry = Geometry::new(&spec, &x, weight.shape(), bias.as_ref().map(Array::shape))?;
+        let kept = Kept::default();
+        let flip = boolean("flip", flip)?;
+        if geometry.outputs >= PACKED_OUTPUTS {
+            let wide = [Some(&weight), bias.as_ref()];
+            if wide.into_iter().flatten().any(|array| array.format.scalar == Scalar::F64) {
+                kept.pack::<f64>(py, (&weight, flip), &geometry)?;
+            } else {
+                kept.pack::<f32>(py, (&weight, flip), &geometry)?;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Bytes of packed weights.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.single.get().map_or(0, Packed::bytes) + self.double.get().map_or(0, Packed::bytes)
+    }
+}
+
+/// The shape of an input that every weight fits: one window, and whatever is cropped. What is wrong
+/// with it is wrong with the options.
+fn an_input(spec: &Spec, weight: &[usize]) -> Vec<usize> {
+    let dilation = |axis: usize| match &spec.dilation {
+        PerAxis::All(dilation) => *dilation,
+        PerAxis::Each(all) => all.get(axis).copied().unwrap_or(1),
+    };
+    let cropped = |axis: usize| match &spec.padding {
+        Padding::Sides(PerAxis::All((before, after))) => (*before).min(0) + (*after).min(0),
+        Padding::Sides(PerAxis::Each(all)) => {
+            all.get(axis).map_or(0, |(before, after)| (*before).min(0) + (*after).min(0))
+        }
+        _ => 0,
+    };
+    let kernel = weight.get(2..).unwrap_or_default().iter().enumerate();
+    let window = kernel.map(|(axis, &kernel)| {
+        let span = kernel.saturating_sub(1).saturating_mul(dilation(axis).max(1) as usize);
+        span.saturating_add(1).saturating_add(cropped(axis).unsigned_abs() as usize)
+    });
+    let channels = weight.get(1).copied().unwrap_or(0).saturating_mul(spec.groups.max(0) as usize);
+    [1, channels].into_iter().chain(window).collect()
+}
