@@ -6,10 +6,10 @@ a `faltung.Plan` with that path as its kernel. SciPy's `lsqr` finds the picture 
 
     |A picture - observed|^2 + damp^2 |picture - observed|^2
 
-and asks for nothing but products with A and with its transpose, which is `Plan.T`: the exact adjoint,
-borders included. No matrix is ever built; it would have
-94 thousand million elements. What lies beyond the photograph's border is unknown, and both
-are told that it is a mirror image (``padding_mode="symmetric"``).
+and asks for nothing but products with A and with its transpose, which is `Plan.T`: the exact
+adjoint, borders included. No matrix is ever built; it would have 94 thousand million elements. What
+lies beyond the photograph's border is unknown, and both are told that it is a mirror image
+(``padding_mode="symmetric"``).
 
 ``deblur.png`` shows the photograph, what the camera recorded, and what is found.
 

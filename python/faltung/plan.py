@@ -22,9 +22,9 @@ class Plan:
     """A convolution with its weights packed once, for any number of inputs.
 
     ``Plan(weight, bias, ...)(x)`` gives what ``conv(x, weight, bias, ...)`` gives, bit for bit,
-    with the same checks and errors. It keeps a copy of its weights, and where that pays (8 outputs to a
-    group or more) a second one in the order in which vectors of output channels are read: 5 to 40 %
-    of a call's time is saved, most where positions are few.
+    with the same checks and errors. It keeps a copy of its weights, and where that pays (8 outputs
+    to a group or more) a second one in the order in which vectors of output channels are read: 5 to
+    40 % of a call's time is saved, most where positions are few.
 
     Parameters
     ----------
