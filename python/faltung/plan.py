@@ -81,7 +81,7 @@ channels_last, method, threads
     ) -> None:
         self._weight = _own(weight)
         self._bias = None if bias is None else _own(bias)
-        self._options = {
+        self._options: dict[str, Any] = {
             "stride": stride,
             "padding": padding,
             "dilation": dilation,
@@ -197,18 +197,18 @@ channels_last, method, threads
         elif isinstance(wanted, str) or not all(name in names for name in wanted):
             raise ValueError(f"wanted is {wanted!r}, but must be some of {names}")
         x, g = np.asarray(x), np.asarray(grad_output)
+        found: dict[str, npt.NDArray[Any]] = {}
         o, more = self._options, {"threads": self._threads(threads)}
         if o["activation"] is not None:
             bounds = (0, np.inf) if o["activation"] == "relu" else tuple(o["activation"])[1:]
             y = self(x, threads=threads)
             if y.shape == g.shape:
                 g = np.where((y > bounds[0]) & (y < bounds[1]), g, g.dtype.type(0))
-        shared = {
+        shared: dict[str, Any] = {
             name: o[name]
             for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
         }
         shared["channels_last"] = o["channels_last"]
-        found = {}
         if "x" in wanted:
             method = {"method": o["method"]}
             found["x"] = conv_input(x.shape, self._weight, g, **shared, **method, **more)
@@ -265,7 +265,7 @@ channels_last, method, threads
 
         given = tuple(operator.index(n) for n in shape)
         result = self.output_shape(given)
-        linear = {**self._options, "activation": None, "padding_value": 0}
+        linear: dict[str, Any] = {**self._options, "activation": None, "padding_value": 0}
         plain = Plan(self._weight, None, **linear)
         dtype = self._weight.dtype
         return LinearOperator(
@@ -354,7 +354,7 @@ class Transposed:
         """
         o, weight = self.T.options, self.T.weight
         threads = o["threads"] if threads is None else threads
-        shared = {
+        shared: dict[str, Any] = {
             name: o[name]
             for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
         }
