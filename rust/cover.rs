@@ -48,6 +48,8 @@ pub struct Positions<'a> {
     pub short: Option<(usize, usize)>,
     /// The memory from this flat position on is not ours to read.
     pub end: isize,
+    /// Whether vectors may go to the result as they are.
+    pub direct: bool,
 }
 
 impl Cover {
@@ -56,13 +58,14 @@ impl Cover {
     /// vector reaches the end: the last one starts earlier instead, perhaps before the block, and
     /// repeats a few lanes.
     pub fn new(positions: &Positions<'_>, lanes: usize, size: usize) -> Self {
-        let Positions { lens, pitches, strides, short, end } = *positions;
+        let Positions { lens, pitches, strides, short, end, direct } = *positions;
         let mut cover = Cover::default();
         if lens.contains(&0) {
             return cover;
         }
         let (&row_len, outer) = lens.split_last().expect("a geometry has axes");
         let inner = outer.len();
+        let dense = direct && strides[inner] == size as isize;
         let limit = end - lanes as isize;
         let mut index = vec![0; inner];
         // The vector that was laid last, and its lanes.
@@ -84,7 +87,7 @@ impl Cover {
             let mut next = first;
             while next < row_end {
                 if next >= covered {
-                    cover.push(start, &mut parts, (lanes, strides[inner] == size as isize));
+                    cover.push(start, &mut parts, (lanes, dense));
                     start = next.min(limit);
                     covered = start + lanes as isize;
                 }
@@ -105,7 +108,7 @@ impl Cover {
             }
             advance(&mut index, outer);
         }
-        cover.push(start, &mut parts, (lanes, strides[inner] == size as isize));
+        cover.push(start, &mut parts, (lanes, dense));
         cover
     }
 
@@ -223,7 +226,14 @@ mod tests {
         let strides = [(lens[1] * lens[2]) as isize, lens[2] as isize, 1];
         let last: isize = (0..3).map(|a| (lens[a] as isize - 1) * pitches[a]).sum();
         let end = if inside { last + 1 } else { isize::MAX };
-        let positions = Positions { lens: &lens, pitches: &pitches, strides: &strides, short, end };
+        let positions = Positions {
+            lens: &lens,
+            pitches: &pitches,
+            strides: &strides,
+            short,
+            end,
+            direct: true,
+        };
         let cover = Cover::new(&positions, lanes as usize, 1);
         let whole = cover.whole.iter().map(|column| {
             let all = Lanes { lane: 0, len: lanes as usize, to: column.to, rows: usize::MAX };

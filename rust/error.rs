@@ -72,6 +72,57 @@ pub enum Error {
         axis: usize,
         shape: Shape,
     },
+    TransposedWeight {
+        shape: Shape,
+        rank: Option<usize>,
+    },
+    TransposedChannels {
+        found: usize,
+        axis: usize,
+        weight: usize,
+        swapped: bool,
+        channels_last: bool,
+    },
+    ChannelsByGroups {
+        channels: usize,
+        groups: usize,
+    },
+    Gradient {
+        found: Shape,
+        expected: Shape,
+    },
+    GradientLength {
+        axis: usize,
+        found: usize,
+        input: usize,
+        gives: usize,
+        fits: Option<(i128, i128)>,
+    },
+    EmptyTransposed {
+        axis: usize,
+        input: usize,
+        size: i128,
+    },
+    OutputPadding {
+        axis: usize,
+        value: i64,
+        most: usize,
+    },
+    OutputSize {
+        axis: usize,
+        value: i64,
+        least: i128,
+        most: i128,
+    },
+    OutputSizeTwice,
+    OutputPaddingSame,
+    AccumulateWithoutOut,
+    SamplesWithoutBatch,
+    GradientRank {
+        shape: Shape,
+        rank: usize,
+        channels_last: bool,
+    },
     AxisCount {
         argument: &'static str,
         found: usize,
@@ -257,6 +308,107 @@ impl fmt::Display for Error {
                 "weight has no taps: kernel axis {axis} (weight.shape[{}]) is 0 in shape {shape}; \
                  a kernel is at least 1 long on each axis",
                 axis + 2
+            ),
+            Error::TransposedWeight { shape, rank } => {
+                let takes = match rank {
+                    Some(rank) => format!("conv_transpose{rank}d takes {}", rank + 2),
+                    None => "needs at least 3".into(),
+                };
+                write!(
+                    f,
+                    "weight has {} dimensions (shape {shape}), but {takes}: (channels of x, outputs / \
+                     groups, *kernel)",
+                    shape.0.len()
+                )
+            }
+            Error::TransposedChannels { found, axis, weight, swapped, channels_last } => {
+                write!(
+                    f,
+                    "x has {found} channels (axis {axis}), but weight expects {weight} \
+                     (weight.shape[0])"
+                )?;
+                match (swapped, channels_last) {
+                    (true, false) => write!(f, "; is x channels-last? pass channels_last=True"),
+                    (true, true) => write!(f, "; is x channels-first? pass channels_last=False"),
+                    _ => Ok(()),
+                }
+            }
+            Error::ChannelsByGroups { channels, groups } => write!(
+                f,
+                "x has {channels} channels, which groups={groups} does not divide; each group takes \
+                 weight.shape[0] / groups of them"
+            ),
+            Error::Gradient { found, expected } => write!(
+                f,
+                "grad_output has shape {found}, but the convolution gives shape {expected}"
+            ),
+            Error::GradientLength { axis, found, input, gives, fits } => {
+                write!(
+                    f,
+                    "grad_output is {found} long on spatial axis {axis}, but the convolution of an \
+                     input of {input} gives {gives}; "
+                )?;
+                match fits {
+                    Some((least, most)) if least == most => {
+                        write!(f, "an input of {least} gives {found}")
+                    }
+                    Some((least, most)) => {
+                        write!(f, "an input of {least} to {most} gives {found}")
+                    }
+                    None => write!(f, "no input gives {found}"),
+                }
+            }
+            Error::EmptyTransposed { axis, input, size } => {
+                write!(
+                    f,
+                    "the result would be {size} long on spatial axis {axis}, where x is {input}"
+                )?;
+                match input {
+                    0 => write!(f, "; x must not be empty there"),
+                    _ => write!(f, "; pass less padding, or output_size"),
+                }
+            }
+            Error::OutputPadding { axis, value, most } => write!(
+                f,
+                "output_padding is {value} on spatial axis {axis}, but must be from 0 to {most}, less \
+                 than the stride or the dilation"
+            ),
+            Error::OutputSize { axis, value, least, most } => write!(
+                f,
+                "output_size is {value} on spatial axis {axis}, but with these options it can be from \
+                 {least} to {most}"
+            ),
+            Error::OutputSizeTwice => {
+                write!(
+                    f,
+                    "output_padding and output_size both say how long the result is; pass one"
+                )
+            }
+            Error::SamplesWithoutBatch => {
+                write!(
+                    f,
+                    "per_sample=True keeps the images of a batch apart, but there is no batch axis"
+                )
+            }
+            Error::GradientRank { shape, rank, channels_last } => {
+                let layout =
+                    if *channels_last { "*spatial, channels" } else { "channels, *spatial" };
+                let axes = if *rank == 1 { "axis" } else { "axes" };
+                write!(
+                    f,
+                    "grad_output has {} dimensions (shape {shape}), but (batch, {layout}) or \
+                     ({layout}) is needed, with {} spatial {axes}",
+                    shape.0.len(),
+                    (*rank).max(1)
+                )
+            }
+            Error::AccumulateWithoutOut => {
+                write!(f, "accumulate=True adds to out; pass out, an array to add to")
+            }
+            Error::OutputPaddingSame => write!(
+                f,
+                "output_padding does not go with padding=\"same\", where the result is stride times as \
+                 long as x; pass output_size for another length"
             ),
             Error::AxisCount { argument, found, rank } => write!(
                 f,

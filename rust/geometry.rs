@@ -123,6 +123,15 @@ pub struct Spec {
     pub channels_last: bool,
 }
 
+/// How long the result of a transposed convolution is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputSize {
+    /// So much longer than the shortest that it can be.
+    Padding(PerAxis<i64>),
+    /// So long on each spatial axis.
+    Exact(PerAxis<i64>),
+}
+
 /// One spatial axis of a checked convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Axis {
@@ -258,6 +267,82 @@ impl Axis {
     }
 }
 
+impl Axis {
+    /// The least and the greatest input that has `output` positions.
+    fn inputs(&self, spec: &Spec, output: usize) -> Option<(i128, i128)> {
+        let (stride, output) = (self.stride as i128, output as i128);
+        let (least, most) = match spec.padding {
+            Padding::Same | Padding::SameLower => ((output - 1) * stride + 1, output * stride),
+            _ => {
+                let reach = self.dilation as i128 * (self.kernel as i128 - 1);
+                let padding = self.before as i128 + self.after as i128;
+                let least = (output - 1) * stride + reach + 1 - padding;
+                (least, least + stride - 1)
+            }
+        };
+        // Cropping leaves something.
+        let crop = -(self.before.min(0) as i128 + self.after.min(0) as i128);
+        let least = least.max(i128::from(crop > 0) + crop).max(0);
+        (least <= most).then_some((least, most))
+    }
+}
+
+/// How long the result of a transposed convolution is on an axis.
+fn transposed_len(
+    spec: &Spec,
+    axis: usize,
+    (input, kernel): (usize, usize),
+    size: &OutputSize,
+) -> Result<usize, Error> {
+    if kernel == 0 {
+        return Ok(1); // an empty kernel is refused with the others' words
+    }
+    let same = matches!(spec.padding, Padding::Same | Padding::SameLower);
+    let value = match size {
+        OutputSize::Padding(padding) => padding.get(axis),
+        OutputSize::Exact(sizes) => sizes.get(axis),
+    };
+    let (stride, dilation) = (spec.stride.get(axis).max(1), spec.dilation.get(axis).max(1));
+    let reach = dilation as i128 * (kernel as i128 - 1);
+    let padding = match &spec.padding {
+        Padding::Sides(sides) => {
+            let (before, after) = sides.get(axis);
+            before as i128 + after as i128
+        }
+        Padding::Full => 2 * reach,
+        Padding::Causal => reach,
+        Padding::Valid | Padding::Same | Padding::SameLower => 0,
+    };
+    let (stride, dilation, outputs) = (stride as i128, dilation as i128, input as i128);
+    let (least, longest) = if same {
+        ((outputs - 1) * stride + 1, outputs * stride)
+    } else {
+        let least = (outputs - 1) * stride + reach + 1 - padding;
+        (least, least + stride.max(dilation) - 1)
+    };
+    let len = match size {
+        OutputSize::Padding(_) if same && value != 0 => return Err(Error::OutputPaddingSame),
+        OutputSize::Padding(_) if same => longest,
+        OutputSize::Padding(_) => {
+            if !(0..=longest - least).contains(&(value as i128)) {
+                return Err(Error::OutputPadding { axis, value, most: (longest - least) as usize });
+            }
+            least + value as i128
+        }
+        OutputSize::Exact(_) => {
+            if input > 0 && !(least.max(1)..=longest).contains(&(value as i128)) {
+                return Err(Error::OutputSize { axis, value, least: least.max(1), most: longest });
+            }
+            value as i128
+        }
+    };
+    if input == 0 || len < 1 {
+        return Err(Error::EmptyTransposed { axis, input, size: len });
+    }
+    let too_large = |_| Error::TooLarge { what: "the result", shape: vec![len as u128] };
+    usize::try_from(len).map_err(too_large)
+}
+
 /// A checked convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Geometry {
@@ -351,6 +436,124 @@ impl Geometry {
             return Err(Error::TooLarge { what: "the result", shape });
         }
         Ok(geometry)
+    }
+
+    /// The convolution whose adjoint is the transposed convolution of `x` with `weight`, `(channels
+    /// of x, outputs / groups, *kernel)`: what is its input is the result, and its output is `x`.
+    ///
+    /// With more output padding than a stride, as a dilation allows, that convolution would have
+    /// more outputs than `x`; it has those of `x`.
+    pub fn transposed(
+        spec: &Spec,
+        x: &[usize],
+        weight: &[usize],
+        bias: Option<&[usize]>,
+        size: &OutputSize,
+    ) -> Result<Self, Error> {
+        let rank = weight.len().saturating_sub(2);
+        if rank == 0 || spec.rank.is_some_and(|asked| asked != rank) {
+            return Err(Error::TransposedWeight { shape: weight.into(), rank: spec.rank });
+        }
+        let channels_last = spec.channels_last;
+        if x.len() != rank + 1 && x.len() != rank + 2 {
+            return Err(Error::InputRank { shape: x.into(), rank, channels_last });
+        }
+        if spec.groups < 1 {
+            return Err(Error::Groups { groups: spec.groups });
+        }
+        let groups = spec.groups as usize;
+        let first = x.len() - rank - 1;
+        let channel_axis = if channels_last { x.len() - 1 } else { first };
+        if x[channel_axis] != weight[0] {
+            let other = if channels_last { first } else { x.len() - 1 };
+            return Err(Error::TransposedChannels {
+                found: x[channel_axis],
+                axis: channel_axis,
+                weight: weight[0],
+                swapped: x[other] == weight[0],
+                channels_last,
+            });
+        }
+        if !weight[0].is_multiple_of(groups) {
+            return Err(Error::ChannelsByGroups { channels: weight[0], groups });
+        }
+        let outputs = weight[1].checked_mul(groups).ok_or_else(|| Error::TooLarge {
+            what: "the result",
+            shape: vec![weight[1] as u128 * groups as u128],
+        })?;
+        if let Some(shape) = bias
+            && shape != [outputs]
+        {
+            return Err(Error::Bias { shape: shape.into(), outputs });
+        }
+        match size {
+            OutputSize::Padding(padding) => padding.check("output_padding", rank)?,
+            OutputSize::Exact(sizes) => sizes.check("output_size", rank)?,
+        }
+        spec.stride.check("stride", rank)?;
+        spec.dilation.check("dilation", rank)?;
+        if let Padding::Sides(sides) = &spec.padding {
+            sides.check("padding", rank)?;
+        }
+        let spatial = if channels_last { first } else { first + 1 };
+        let mut result = x.to_vec();
+        result[channel_axis] = outputs;
+        for axis in 0..rank {
+            let (input, kernel) = (x[spatial + axis], weight[axis + 2]);
+            result[spatial + axis] = transposed_len(spec, axis, (input, kernel), size)?;
+        }
+        let mut geometry = Geometry::new(spec, &result, weight, None)?;
+        for (axis, &len) in geometry.axes[1..].iter_mut().zip(&x[spatial..]) {
+            axis.output = len;
+        }
+        // Bytes of the widest element, as for the result of a convolution.
+        let bytes = result.iter().copied().chain([8]).filter(|&n| n != 0);
+        if bytes.clone().try_fold(1isize, |p, n| p.checked_mul(n as isize)).is_none() {
+            let shape = result.iter().map(|&n| n as u128).collect();
+            return Err(Error::TooLarge { what: "the result", shape });
+        }
+        Ok(geometry)
+    }
+
+    /// Checks that `found` is the shape of the result, and tells which inputs would have it.
+    pub fn check_gradient(&self, spec: &Spec, found: &[usize]) -> Result<(), Error> {
+        let expected = self.output_shape();
+        if found == expected {
+            return Ok(());
+        }
+        let first =
+            if self.channels_last { self.batched as usize } else { self.batched as usize + 1 };
+        let spatial = first..first + self.axes.len() - 1;
+        let others = |shape: &[usize]| {
+            shape.iter().enumerate().all(|(i, &n)| spatial.contains(&i) || n == expected[i])
+        };
+        if found.len() == expected.len() && others(found) {
+            let differs = spatial.clone().find(|&i| found[i] != expected[i]).unwrap_or(first);
+            let (axis, found) = (&self.axes[differs - first + 1], found[differs]);
+            let fits = axis.inputs(spec, found).filter(|_| found > 0);
+            return Err(Error::GradientLength {
+                axis: differs - first,
+                found,
+                input: axis.input,
+                gives: axis.output,
+                fits,
+            });
+        }
+        Err(Error::Gradient { found: found.into(), expected: expected.as_slice().into() })
+    }
+
+    /// The shape of the input.
+    pub fn input_shape(&self) -> Vec<usize> {
+        let mut shape: Vec<usize> =
+            self.axes[..self.batched as usize].iter().map(|a| a.input).collect();
+        let spatial = self.axes[1..].iter().map(|a| a.input);
+        let channels = self.groups * self.channels;
+        if self.channels_last {
+            shape.extend(spatial.chain([channels]));
+        } else {
+            shape.extend([channels].into_iter().chain(spatial));
+        }
+        shape
     }
 
     /// The shape of the result.

@@ -17,6 +17,8 @@
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
+//! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
+//! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
 //! | [`parallel`] | threads and their scratch |
 //! | [`error`] | what can be wrong, and how it is said |
@@ -25,11 +27,13 @@
 //! [`tile::CHAIN`], so its bits depend on the problem alone: not on threads, memory layout, tile or
 //! instruction set.
 
+pub mod adjoint;
 pub mod contract;
 pub mod cover;
 pub mod error;
 pub mod fft;
 pub mod geometry;
+pub mod gradient;
 pub mod local;
 pub mod operand;
 pub mod packed;

@@ -12,19 +12,36 @@ pub struct Weights<'a, T> {
     /// A copy, where the caller's array is of another format or alignment.
     copy: Vec<T>,
     memory: Option<Memory<'a, T>>,
+    /// The element of the first tap of the first row.
+    start: isize,
+    /// Rows of a group, and elements between groups.
+    groups: (usize, isize),
     /// Elements between neighbours: outputs, channels, kernel axes.
     strides: Vec<isize>,
     kernel: Vec<usize>,
     flip: bool,
 }
 
+/// Taps of one kernel axis that lie evenly apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every {
+    /// The first.
+    pub first: usize,
+    /// From one to the next.
+    pub step: usize,
+    /// How many; at least one.
+    pub count: usize,
+}
+
 impl<'a, T: Element> Weights<'a, T> {
     /// Of a view with canonical strides `[output, channel, *kernel]`.
     pub fn new(view: &View<'a>, shape: &[usize], flip: bool) -> Result<Self, Error> {
         let kernel = shape[2..].to_vec();
+        let (start, groups) = (0, (usize::MAX, 0)); // outputs of all groups lie evenly apart
         if let Some(memory) = view.memory::<T>() {
             let strides = view.strides().iter().map(|s| s / size_of::<T>() as isize).collect();
-            return Ok(Weights { copy: Vec::new(), memory: Some(memory), strides, kernel, flip });
+            let (copy, memory) = (Vec::new(), Some(memory));
+            return Ok(Weights { copy, memory, start, groups, strides, kernel, flip });
         }
         let len = shape.iter().fold(1usize, |len, &n| len.saturating_mul(n));
         let mut copy = room("a copy of the weights", len)?;
@@ -38,7 +55,32 @@ impl<'a, T: Element> Weights<'a, T> {
             advance(&mut index, outer);
         }
         let strides = crate::view::contiguous(shape, 1);
-        Ok(Weights { copy, memory: None, strides, kernel, flip })
+        Ok(Weights { copy, memory: None, start, groups, strides, kernel, flip })
+    }
+
+    /// The weights that the gradient of the input is a forward sum with, by addresses alone: outputs
+    /// and channels change places in each of the groups of `outputs`, and of each kernel axis `taps`
+    /// are taken, the last first.
+    pub fn adjoint(&self, (outputs, channels): (usize, usize), taps: &[Every]) -> Weights<'_, T> {
+        let mut start = self.start;
+        let mut strides = vec![self.strides[1], self.strides[0]];
+        for (axis, taps) in taps.iter().enumerate() {
+            let last = self.tap(axis, taps.first + (taps.count - 1) * taps.step);
+            start += last;
+            strides.push(match taps.count {
+                1 => 0,
+                _ => self.tap(axis, taps.first + (taps.count - 2) * taps.step) - last,
+            });
+        }
+        Weights {
+            copy: Vec::new(),
+            memory: Some(self.memory()),
+            start,
+            groups: (channels, outputs as isize * self.strides[0]),
+            strides,
+            kernel: taps.iter().map(|taps| taps.count).collect(),
+            flip: false,
+        }
     }
 
     /// The elements.
@@ -49,7 +91,7 @@ impl<'a, T: Element> Weights<'a, T> {
         }
     }
 
-    /// Elements between outputs.
+    /// Elements between outputs of a group.
     pub fn row(&self) -> isize {
         self.strides[0]
     }
@@ -58,12 +100,18 @@ impl<'a, T: Element> Weights<'a, T> {
     pub fn read_row(&self, output: usize, channel: usize, outer: &[usize], to: &mut [T]) {
         let inner = outer.len();
         let taps = outer.iter().enumerate().map(|(axis, &tap)| self.tap(axis, tap));
-        let at = output as isize * self.strides[0]
+        let at = self.output(output)
             + channel as isize * self.strides[1]
             + taps.sum::<isize>()
             + self.tap(inner, 0);
         let step = if self.flip { -self.strides[inner + 2] } else { self.strides[inner + 2] };
         self.memory().read(at, step, to);
+    }
+
+    /// The element of the first tap of an output, which counts through all groups.
+    pub fn output(&self, output: usize) -> isize {
+        let (group, row) = (output / self.groups.0, output % self.groups.0);
+        self.start + group as isize * self.groups.1 + row as isize * self.strides[0]
     }
 
     /// Most rows that a tile may have: rows whose addresses agree modulo 4 KiB share one set of the
@@ -109,6 +157,14 @@ impl Taps {
             axis.iter().enumerate().all(|(i, &at)| at == i as isize * stride)
         };
         self.axes.iter().zip(strides).all(dense)
+    }
+
+    /// The same taps the other way round, and where the first of them lies.
+    pub fn reversed(&self) -> (Taps, isize) {
+        let last = |axis: &Vec<isize>| axis.last().copied().unwrap_or(0);
+        let turn = |axis: &Vec<isize>| axis.iter().rev().map(|at| at - last(axis)).collect();
+        let axes = self.axes.iter().map(turn).collect();
+        (Taps { channel: self.channel, axes }, self.axes.iter().map(last).sum())
     }
 }
 

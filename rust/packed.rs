@@ -51,9 +51,13 @@ impl<T: Tiled> Packed<T> {
         let start = data.as_ptr().align_offset(64).min(line);
         let offsets = weights.taps()?;
         // Runs of taps that lie together: all, those of a channel, or each by itself.
-        let dense = offsets.are_dense(&kernel);
+        let (reversed, lowest) = offsets.reversed();
+        let forwards = offsets.are_dense(&kernel);
+        // As gradients have them: together, but from the last to the first.
+        let backwards = !forwards && reversed.are_dense(&kernel);
+        let dense = forwards || backwards;
         let run = match dense {
-            true if offsets.channel == kernel_taps as isize || channels == 1 => taps,
+            true if forwards && (offsets.channel == kernel_taps as isize || channels == 1) => taps,
             true => kernel_taps,
             false => 1,
         };
@@ -67,17 +71,28 @@ impl<T: Tiled> Packed<T> {
                 let mut to = items[item].lock().expect("each panel is one thread's");
                 let first = item % panels * lanes;
                 let rows = lanes.min(outputs - first);
-                let row = (item / panels * outputs + first) as isize * weights.row();
+                let row = weights.output(item / panels * outputs + first);
                 let mut index = vec![0; kernel.len()];
                 for tap in (0..taps).step_by(run) {
                     let channel = (tap / kernel_taps) as isize * offsets.channel;
                     let of_axes = || index.iter().zip(&offsets.axes).map(|(&i, axis)| axis[i]);
-                    let at = row + channel + if dense { 0 } else { of_axes().sum::<isize>() };
+                    let at = match (forwards, backwards) {
+                        (true, _) => row + channel,
+                        (_, true) => row + channel + lowest,
+                        _ => row + channel + of_axes().sum::<isize>(),
+                    };
+                    let to = &mut to[tap * lanes..(tap + run) * lanes];
                     kernels.transposed(
                         (&memory, at, weights.row()),
                         (rows, run),
-                        (&mut to[tap * lanes..], lanes),
+                        (&mut *to, lanes),
                     );
+                    if backwards {
+                        let (first, last) = to.split_at_mut(run / 2 * lanes);
+                        let pairs =
+                            first.chunks_exact_mut(lanes).zip(last.rchunks_exact_mut(lanes));
+                        pairs.for_each(|(a, b)| a.swap_with_slice(b));
+                    }
                     advance(&mut index, &kernel);
                 }
             }

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod array;
+mod gradient;
 mod ladder;
 mod plan;
 
@@ -90,7 +91,7 @@ impl<'py> Call<'py> {
         let kernels = tile::kernels::<T>()?;
         interruptible(py, self.geometry.flops(), |stop| {
             let weights = Weights::new(&weight, shape, self.flip)?;
-            let store = Store { out, bias: &bias, activation: self.activation };
+            let store = Store { out, bias: &bias, activation: self.activation, accumulate: false };
             let problem = Problem {
                 geometry: &self.geometry,
                 x: &x,
@@ -269,6 +270,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    gradient::register(module)?;
     module.add_class::<plan::Kept>()?;
     ladder::register(module)?;
     Ok(())

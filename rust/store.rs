@@ -17,6 +17,8 @@ pub struct Store<'a, T> {
     pub bias: &'a [T],
     /// Applied after the bias.
     pub activation: Activation,
+    /// Whether results are added to what the array holds. They have no bias and no activation then.
+    pub accumulate: bool,
 }
 
 /// Which results the rows of a tile are.
@@ -79,7 +81,7 @@ impl<T: Tiled> Store<'_, T> {
         for part in lanes {
             let rows = target.rows.min(part.rows);
             let to = target.to + part.to;
-            if target.row == size && step != size {
+            if target.row == size && step != size && !self.accumulate {
                 // Rows are neighbours in the result: each lane of all of them is one run.
                 let reach = step * (part.len as isize - 1);
                 let run = rows as isize * size;
@@ -93,9 +95,49 @@ impl<T: Tiled> Store<'_, T> {
             for row in 0..rows {
                 let values = &values[row * pitch + part.lane..][..part.len];
                 // SAFETY: the caller keeps other threads away.
-                unsafe { self.out.write(to + row as isize * target.row, step, values) }
+                unsafe { self.run(to + row as isize * target.row, step, values) }
             }
         }
+    }
+
+    /// Writes or adds a run of results, `step` bytes apart from byte `to` on.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    #[inline(always)]
+    pub unsafe fn run(&self, to: isize, step: isize, values: &[T]) {
+        // SAFETY: the caller keeps other threads away.
+        unsafe {
+            if self.accumulate {
+                self.out.add(to, step, values);
+            } else {
+                self.out.write(to, step, values);
+            }
+        }
+    }
+
+    /// A sum of output channel `channel` with its bias and activation.
+    pub fn finished(&self, channel: usize, sum: T) -> T {
+        let sum = self.bias.get(channel).map_or(sum, |&bias| sum.add(bias));
+        match self.clip() {
+            // As the tile kernels do: of a NaN and a number, the NaN.
+            Some((low, _)) if low > sum => low,
+            Some((_, high)) if high < sum => high,
+            _ => sum,
+        }
+    }
+
+    /// Writes a row along the innermost axis as it is: that of `index` (the batch and the outer
+    /// axes) of channel `channel`.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    pub unsafe fn put(&self, (channel, index): (usize, &[usize]), row: &[T]) {
+        let strides = self.out.strides();
+        let outer = index.iter().zip(&strides[1..]).map(|(&i, s)| i as isize * s);
+        let at = channel as isize * strides[0] + outer.sum::<isize>();
+        // SAFETY: the caller keeps other threads away.
+        unsafe { self.run(at, self.step(), row) }
     }
 
     /// Bytes between neighbouring results along the last axis.
@@ -128,12 +170,14 @@ mod tests {
                 strides: &strides[1..],
                 short: None,
                 end: isize::MAX,
+                direct: true,
             };
             let cover = Cover::new(&positions, 4, 4);
             let starts = |list: &[Column]| list.iter().map(|c| c.from).collect::<Vec<_>>();
             let (whole, cut) = (starts(&cover.whole), starts(&cover.cut));
             assert_eq!((whole.len(), cut.len()), if channels_last { (0, 3) } else { (2, 1) });
-            let store = Store { out: view, bias: &[], activation: Activation::None };
+            let store =
+                Store { out: view, bias: &[], activation: Activation::None, accumulate: false };
             let target = Target { rows: 2, to: 0, row: strides[0] };
             // The value of each lane is its flat position, and 100 a row more.
             let value =
@@ -178,7 +222,7 @@ mod tests {
         let mut out = [0.0f32; 3];
         let view = ViewMut::from_slice(&mut out, &[3, 1, 1]);
         let activation = Activation::Clip { low: -1.0, high: 2.0 };
-        let store = Store { out: view, bias: &[1.0, 2.0, 3.0], activation };
+        let store = Store { out: view, bias: &[1.0, 2.0, 3.0], activation, accumulate: false };
         for (each, step) in [(true, 1), (false, 0)] {
             let finish = store.finish(1, 2, each);
             let Bias::Rows(first, found) = finish.bias else { panic!("there is a bias") };

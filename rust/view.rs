@@ -370,6 +370,33 @@ impl<'a, T: Element> ViewMut<'a, T> {
         self.ptr.wrapping_offset(offset).cast()
     }
 
+    /// The view whose element 0 is the byte `first` of this one, with other strides. It can reach no
+    /// further than this one.
+    pub fn part(&self, first: isize, strides: Vec<isize>) -> ViewMut<'_, T> {
+        ViewMut {
+            ptr: self.ptr.wrapping_offset(first),
+            strides,
+            span: self.span.start - first..self.span.end - first,
+            memory: PhantomData,
+        }
+    }
+
+    /// Adds to a run of elements, `step` bytes apart from byte `offset` on.
+    ///
+    /// # Safety
+    /// No other thread may access these elements meanwhile.
+    #[inline]
+    pub unsafe fn add(&self, offset: isize, step: isize, values: &[T]) {
+        let Some(steps) = values.len().checked_sub(1) else { return };
+        let (reach, size) = (step * steps as isize, size_of::<T>() as isize);
+        let mut to = self.at(offset, reach.min(0), reach.max(0) + size);
+        for &value in values {
+            // SAFETY: `at` keeps the run within the span that `new` vouches for.
+            unsafe { to.write_unaligned(to.read_unaligned().add(value)) }
+            to = to.wrapping_byte_offset(step);
+        }
+    }
+
     /// Writes a run of elements, `step` bytes apart from byte `offset` on.
     ///
     /// # Safety

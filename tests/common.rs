@@ -93,7 +93,7 @@ impl<T: Transformed> Convolution<T> {
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
             packed: None,
             padding: self.padding,
-            store: &Store { out, bias: &self.bias, activation: self.activation },
+            store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };
         plan::run(None, &problem, kernels, team)
     }

@@ -15,6 +15,8 @@ where a pad is longer than the axis).
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -224,6 +226,94 @@ def conv_numpy(
     elif options.activation is not None:
         out = np.clip(out, *options.activation[1:])
     return as_given(out, given, options)
+
+
+def padded_numpy(x: np.ndarray, axes: list[Axis], value: Any = 0) -> np.ndarray:
+    """`x`, (N, C, *spatial), cropped and then padded."""
+    for number, axis in enumerate(axes, start=2):
+        sources = [axis.source(q) for q in range(axis.size + axis.before + axis.after)]
+        shown = np.take(x, [source or 0 for source in sources], axis=number)
+        where = np.array([source is None for source in sources]).reshape(-1, *[1] * (x.ndim - 1))
+        x = np.where(np.moveaxis(where, 0, number - x.ndim), value, shown)
+    return x
+
+
+def taps_of(axes: list[Axis]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Each tap, and where in the padded input it meets the outputs."""
+    for tap in np.ndindex(*(axis.kernel for axis in axes)):
+        yield (
+            tap,
+            tuple(
+                slice(k * a.dilation, k * a.dilation + (a.out - 1) * a.stride + 1, a.stride)
+                for k, a in zip(tap, axes, strict=True)
+            ),
+        )
+
+
+def input_numpy(
+    input_size: tuple[int, ...],
+    weight: np.ndarray,
+    grad: np.ndarray,
+    options: Options = Options(),
+    size: tuple[int, ...] | None = None,
+) -> np.ndarray:
+    """The gradient of the input in float64: each output's share goes back to where it came from.
+
+    `size` are the spatial sizes of `grad` where they are not those of the convolution.
+    """
+    weight = np.asarray(weight, np.float64)
+    grad = channels_first(np.asarray(grad, np.float64), weight, options)
+    empty = np.broadcast_to(np.float64(0), input_size)
+    x = channels_first(empty, weight, options)
+    axes = axes_of(x, weight, options)
+    rank, groups = len(axes), options.groups
+    if options.flip:
+        weight = weight[(..., *(slice(None, None, -1),) * rank)]
+    # Room for outputs whose windows leave the padded input.
+    room = [a.window + (n - 1) * a.stride for a, n in zip(axes, grad.shape[2:], strict=True)]
+    room = [max(n, a.size + a.before + a.after) for n, a in zip(room, axes, strict=True)]
+    padded = np.zeros((*x.shape[:2], *room))
+    grouped = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
+    grads = grad.reshape(len(grad), groups, grouped.shape[1], *grad.shape[2:])
+    for tap in np.ndindex(*weight.shape[2:]):
+        share = np.einsum("ngo...,goc->ngc...", grads, grouped[(..., *tap)])
+        place = tuple(
+            slice(k * a.dilation, k * a.dilation + (n - 1) * a.stride + 1, a.stride)
+            for k, a, n in zip(tap, axes, grad.shape[2:], strict=True)
+        )
+        padded[(..., *place)] += share.reshape(len(grad), x.shape[1], *grad.shape[2:])
+    for number, axis in enumerate(axes, start=2):
+        rows = np.moveaxis(padded, number, 0)
+        folded = np.zeros((axis.size, *rows.shape[1:]))
+        for q in range(min(len(rows), axis.size + axis.before + axis.after)):
+            source = axis.source(q)
+            if source is not None:
+                folded[source] += rows[q]
+        padded = np.moveaxis(folded, 0, number)
+    return as_given(padded, empty, options)
+
+
+def weight_numpy(
+    x: np.ndarray,
+    weight_size: tuple[int, ...],
+    grad: np.ndarray,
+    options: Options = Options(),
+) -> np.ndarray:
+    """The gradient of the weight in float64, of each image by itself: (N, *weight_size)."""
+    weight = np.broadcast_to(np.float64(0), weight_size)
+    x = channels_first(np.asarray(x, np.float64), weight, options)
+    grad = channels_first(np.asarray(grad, np.float64), weight, options)
+    axes = axes_of(x, weight, options)
+    groups, positions = options.groups, math.prod(grad.shape[2:])
+    padded = padded_numpy(x, axes, options.padding_value)
+    grads = grad.reshape(len(grad), groups, weight_size[0] // groups, positions)
+    result = np.zeros((len(x), *weight_size))
+    for tap, place in taps_of(axes):
+        shown = padded[(..., *place)].reshape(len(x), groups, weight_size[1], positions)
+        at = [a.kernel - 1 - k for a, k in zip(axes, tap, strict=True)] if options.flip else tap
+        sums = np.einsum("ngop,ngcp->ngoc", grads, shown)
+        result[(..., *at)] = sums.reshape(len(x), *weight_size[:2])
+    return result
 
 
 CHAIN = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import inspect
 import io
 import pkgutil
@@ -23,6 +24,8 @@ MODULES = ["faltung"] + [
     for module in pkgutil.walk_packages(faltung.__path__, "faltung.")
     if module.name not in ("faltung.__main__", "faltung._core")
 ]
+# What needs another library, which need not be installed.
+ADAPTED = {"faltung.interop.jax": "jax", "faltung.interop.torch": "torch"}
 
 
 def examples() -> dict[str, doctest.DocTest]:
@@ -30,6 +33,8 @@ def examples() -> dict[str, doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = {}
     for name in MODULES:
+        if name in ADAPTED and importlib.util.find_spec(ADAPTED[name]) is None:
+            continue
         for test in finder.find(importlib.import_module(name), name):
             if test.examples:
                 found[test.name] = test
@@ -47,7 +52,11 @@ def test_docstring(name):
     assert runner.summarize(verbose=False).failed == 0, report.getvalue()
 
 
-FUNCTIONS = [function for _, function in inspect.getmembers(faltung, inspect.isfunction)]
+FUNCTIONS = [
+    function
+    for module in (faltung, faltung.grad)
+    for _, function in inspect.getmembers(module, inspect.isfunction)
+]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)

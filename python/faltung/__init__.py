@@ -10,7 +10,7 @@
 `config()` tells what runs on this machine. ``python -m faltung demo`` shows it at work.
 """
 
-from . import ladder
+from . import grad, ladder
 from ._core import __version__
 from .functional import (
     config,
@@ -22,8 +22,10 @@ from .functional import (
     output_shape,
     set_num_threads,
 )
+from .patches import fold, unfold
 from .plan import Plan
 from .signal import convolve, correlate, sampled
+from .transpose import conv_transpose, conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
     "Plan",
@@ -33,11 +35,18 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "convolve",
     "correlate",
+    "fold",
     "get_num_threads",
+    "grad",
     "ladder",
     "output_shape",
     "sampled",
     "set_num_threads",
+    "unfold",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
 from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode
+from .grad import conv_bias, conv_input, conv_weight
+from .transpose import conv_transpose
 
 __all__ = ["Plan"]
 
@@ -77,7 +81,7 @@ channels_last, method, threads
     ) -> None:
         self._weight = _own(weight)
         self._bias = None if bias is None else _own(bias)
-        self._options = {
+        self._options: dict[str, Any] = {
             "stride": stride,
             "padding": padding,
             "dilation": dilation,
@@ -145,6 +149,135 @@ channels_last, method, threads
             out, o["method"], o["threads"] if threads is None else threads, self._kept,
         )  # fmt: skip
 
+    def vjp(
+        self,
+        x: npt.ArrayLike,
+        grad_output: npt.ArrayLike,
+        wanted: Sequence[Literal["x", "weight", "bias"]] | None = None,
+        *,
+        threads: SupportsIndex | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the gradients of a call: of what it was given, from that of its result.
+
+        Parameters
+        ----------
+        x : array_like
+            The input of the call.
+        grad_output : array_like
+            The gradient of its result.
+        wanted : sequence of "x", "weight" and "bias", optional
+            Which gradients; else all, but for that of a bias where there is none.
+        threads : int, optional
+            As in a call.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Those of `grad.conv_input`, `grad.conv_weight` and `grad.conv_bias`. With an activation,
+            what it has clipped or cut off has no part in them.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError, KeyboardInterrupt
+            As in these, and for another word in `wanted`.
+
+        Examples
+        --------
+        >>> import numpy as np, faltung
+        >>> plan = faltung.Plan(np.array([[[1.0, -2.0]]]), np.array([0.5]), activation="relu")
+        >>> x = np.array([[1.0, 2.0, 0.0]])
+        >>> plan(x)
+        array([[0. , 2.5]])
+        >>> plan.vjp(x, np.ones((1, 2)))["weight"]
+        array([[[2., 0.]]])
+        """
+        names = ["x", "weight", "bias"]
+        if wanted is None:
+            wanted = ["x", "weight"] if self._bias is None else ["x", "weight", "bias"]
+        elif isinstance(wanted, str) or not all(name in names for name in wanted):
+            raise ValueError(f"wanted is {wanted!r}, but must be some of {names}")
+        x, g = np.asarray(x), np.asarray(grad_output)
+        found: dict[str, npt.NDArray[Any]] = {}
+        o, more = self._options, {"threads": self._threads(threads)}
+        if o["activation"] is not None:
+            bounds = (0, np.inf) if o["activation"] == "relu" else tuple(o["activation"])[1:]
+            y = self(x, threads=threads)
+            if y.shape == g.shape:
+                g = np.where((y > bounds[0]) & (y < bounds[1]), g, g.dtype.type(0))
+        shared: dict[str, Any] = {
+            name: o[name]
+            for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
+        }
+        shared["channels_last"] = o["channels_last"]
+        if "x" in wanted:
+            method = {"method": o["method"]}
+            found["x"] = conv_input(x.shape, self._weight, g, **shared, **method, **more)
+        if "weight" in wanted:
+            value = {"padding_value": o["padding_value"]}
+            found["weight"] = conv_weight(x, self._weight.shape, g, **shared, **value, **more)
+        if "bias" in wanted:
+            rank, last = self._weight.ndim - 2, o["channels_last"]
+            found["bias"] = conv_bias(g, rank=rank, channels_last=last, **more)
+        return found
+
+    @property
+    def T(self) -> Transposed:
+        """The adjoint of the plan's linear part (no bias, no activation), as a plan.
+
+        Examples
+        --------
+        >>> import numpy as np, faltung
+        >>> plan = faltung.Plan(np.array([[[1.0, 2.0, 3.0]]]), stride=2)
+        >>> plan.T(np.array([[1.0, 10.0]]))
+        array([[ 1.,  2., 13., 20., 30.]])
+        """
+        return Transposed(self)
+
+    def as_linear_operator(self, shape: Sequence[SupportsIndex]) -> Any:
+        """Return the plan's linear part as SciPy's iterative solvers want it.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            The shape of an input. Vectors are inputs and results, flattened in C order.
+
+        Returns
+        -------
+        scipy.sparse.linalg.LinearOperator
+            With a product and one with its transpose, neither of which builds a matrix.
+
+        Raises
+        ------
+        ImportError
+            Without SciPy.
+        TypeError, ValueError
+            As in `output_shape`.
+
+        Examples
+        --------
+        >>> import numpy as np, faltung
+        >>> blur = faltung.Plan(np.full((1, 1, 3), 1 / 3), padding=1)
+        >>> operator = blur.as_linear_operator((1, 5))
+        >>> (operator @ np.eye(5)[2]).round(3)
+        array([0.   , 0.333, 0.333, 0.333, 0.   ])
+        """
+        from scipy.sparse.linalg import LinearOperator
+
+        given = tuple(operator.index(n) for n in shape)
+        result = self.output_shape(given)
+        linear: dict[str, Any] = {**self._options, "activation": None, "padding_value": 0}
+        plain = Plan(self._weight, None, **linear)
+        dtype = self._weight.dtype
+        return LinearOperator(
+            (math.prod(result), math.prod(given)),
+            matvec=lambda v: plain(np.asarray(v, dtype).reshape(given)).ravel(),
+            rmatvec=lambda v: plain.T(np.asarray(v, dtype).reshape(result), given).ravel(),
+            dtype=dtype,
+        )
+
+    def _threads(self, threads: SupportsIndex | None) -> Any:
+        return self._options["threads"] if threads is None else threads
+
     def output_shape(self, x_shape: Sequence[SupportsIndex]) -> tuple[int, ...]:
         """Return the shape that a call with an input of shape `x_shape` gives.
 
@@ -181,6 +314,57 @@ channels_last, method, threads
 
     def __reduce__(self) -> tuple[Callable[..., Plan], tuple[Any, ...]]:
         return _rebuilt, (self._weight, self._bias, self._options)
+
+
+class Transposed:
+    """The adjoint of a `Plan`'s linear part: `conv_transpose` with its weights.
+
+    Not made by itself, but as `Plan.T`; its own `T` is the plan.
+    """
+
+    __slots__ = ("T",)
+
+    def __init__(self, plan: Plan) -> None:
+        self.T = plan
+
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        shape: Sequence[SupportsIndex] | None = None,
+        out: npt.NDArray[Any] | None = None,
+        *,
+        threads: SupportsIndex | None = None,
+    ) -> npt.NDArray[Any]:
+        """Convolve transposed.
+
+        Parameters
+        ----------
+        x : array_like
+            An array as the plan's results are.
+        shape : sequence of int, optional
+            The shape of the result, where a stride leaves several; else that of `conv_transpose`.
+        out : ndarray, optional
+            Receives the result and is returned.
+        threads : int, optional
+            As in a call of the plan.
+
+        Returns
+        -------
+        ndarray
+        """
+        o, weight = self.T.options, self.T.weight
+        threads = o["threads"] if threads is None else threads
+        shared: dict[str, Any] = {
+            name: o[name]
+            for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
+        }
+        more = {"channels_last": o["channels_last"], "method": o["method"], "threads": threads}
+        if shape is None:
+            return conv_transpose(x, weight, **shared, **more, out=out)
+        return conv_input(shape, weight, x, **shared, **more, out=out)
+
+    def __repr__(self) -> str:
+        return f"{self.T!r}.T"
 
 
 def _rebuilt(weight: npt.ArrayLike, bias: npt.ArrayLike | None, options: dict[str, Any]) -> Plan:

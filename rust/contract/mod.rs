@@ -27,10 +27,11 @@ use crate::view::{Runs, View, advance};
 use input::Input;
 use roles::Roles;
 use split::Split;
+pub(crate) use split::{ITEMS_PER_THREAD, block_lens, nth_block};
 
 /// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,
 /// the time in which a sleeping helper would just have begun.
-const SERIAL_FLOPS: f64 = 5e6;
+pub(crate) const SERIAL_FLOPS: f64 = 5e6;
 
 /// A convolution with its arrays.
 pub struct Problem<'a, T> {
@@ -290,6 +291,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             strides: &self.strides,
             short,
             end: extent.end,
+            direct: !self.problem.store.accumulate,
         };
         let cover = Cover::new(&positions, self.kernels.lanes, size_of::<T>());
         let vectors = [cover.whole.len(), cover.cut.len()];
@@ -376,7 +378,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let cut = self.split.units(outputs, cut);
         let cut = group * outputs + cut.start..group * outputs + cut.end;
         let each = |channels: std::ops::Range<usize>, rows| Group {
-            a: channels.start as isize * weights.row(),
+            a: weights.output(channels.start),
             rows,
             to: channels.start as isize * row,
             channel: channels.start,

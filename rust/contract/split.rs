@@ -14,7 +14,7 @@ const SLAB_BYTES: usize = 512 << 10;
 
 /// Items that each thread gets at least where there is work enough, so that a thread which loses its
 /// core for a while leaves others something to take over.
-const ITEMS_PER_THREAD: usize = 4;
+pub(crate) const ITEMS_PER_THREAD: usize = 4;
 
 /// How a convolution is cut into items.
 pub(super) struct Split {
@@ -33,7 +33,7 @@ impl Split {
         (threads, cuts): (usize, usize),
         lone_images: bool,
     ) -> Self {
-        let mut lens = block_lens(geometry, element);
+        let mut lens = block_lens(geometry, SLAB_BYTES / element);
         if lone_images {
             lens[0] = 1;
         }
@@ -64,15 +64,7 @@ impl Split {
 
     /// The group and the block of a part; blocks are as even as can be.
     pub fn block(&self, geometry: &Geometry, part: usize) -> (usize, Block) {
-        let mut left = part;
-        let mut block = Block(vec![0..0; self.blocks.len()]);
-        for (range, (axis, &n)) in
-            block.0.iter_mut().zip(geometry.axes.iter().zip(&self.blocks)).rev()
-        {
-            *range = even_part(&(0..axis.output), n, left % n);
-            left /= n;
-        }
-        (left, block)
+        nth_block(geometry, &self.blocks, part)
     }
 
     /// Which units of a group's output channels are a cut's.
@@ -81,10 +73,21 @@ impl Split {
     }
 }
 
-/// How many output positions a block has on each axis: as many as a slab holds, in the shape that
-/// stages the fewest elements a position.
-fn block_lens(geometry: &Geometry, element: usize) -> Vec<usize> {
-    let budget = SLAB_BYTES / element;
+/// Block `part` of a geometry cut into `blocks` on each axis, as even as can be, and which round of
+/// all blocks it is in.
+pub(crate) fn nth_block(geometry: &Geometry, blocks: &[usize], part: usize) -> (usize, Block) {
+    let mut left = part;
+    let mut block = Block(vec![0..0; blocks.len()]);
+    for (range, (axis, &n)) in block.0.iter_mut().zip(geometry.axes.iter().zip(blocks)).rev() {
+        *range = even_part(&(0..axis.output), n, left % n);
+        left /= n;
+    }
+    (left, block)
+}
+
+/// How many output positions a block has on each axis: as many as a slab of `budget` elements holds,
+/// in the shape that stages the fewest elements a position.
+pub(crate) fn block_lens(geometry: &Geometry, budget: usize) -> Vec<usize> {
     let size = |lens: &[usize]| {
         let extents = geometry.axes.iter().zip(lens).map(|(axis, &len)| extent(axis, len));
         extents.fold(geometry.channels.max(1), usize::saturating_mul)
@@ -181,7 +184,7 @@ mod tests {
             (&[1, 1, 1 << 24], &[1, 1, 1025]),
         ] {
             let geometry = geometry(x, w, 1);
-            let lens = block_lens(&geometry, 4);
+            let lens = block_lens(&geometry, SLAB_BYTES / 4);
             let layout = Layout::new(&geometry, &lens, 4).unwrap();
             let bytes = layout.size(geometry.channels, 16) * 4;
             // The layout rounds planes up to an odd number of lines.

@@ -655,7 +655,7 @@ impl<T: Transformed> Nest<'_, T> {
             }
             let to = first + to.sum::<isize>();
             // SAFETY: each item has outputs and blocks of its own, and one thread takes it.
-            unsafe { store.out.write(to, strides[inner + 1], &row[..len]) }
+            unsafe { store.run(to, strides[inner + 1], &row[..len]) }
         });
     }
 

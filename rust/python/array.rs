@@ -61,12 +61,20 @@ pub(super) fn canonical(
     geometry: &Geometry,
     array: &Bound<'_, PyUntypedArray>,
 ) -> (Vec<usize>, Vec<isize>) {
+    ordered((geometry.batched, geometry.channels_last), array)
+}
+
+/// The same of an array that has a batch or none, and its channels last or not.
+pub(super) fn ordered(
+    (batched, channels_last): (bool, bool),
+    array: &Bound<'_, PyUntypedArray>,
+) -> (Vec<usize>, Vec<isize>) {
     let order = |mut axes: Vec<isize>, absent: isize| {
-        if !geometry.batched {
+        if !batched {
             axes.insert(0, absent);
         }
         // (batch, channel, *spatial) or (batch, *spatial, channel).
-        let channel = axes.remove(if geometry.channels_last { axes.len() - 1 } else { 1 });
+        let channel = axes.remove(if channels_last { axes.len() - 1 } else { 1 });
         axes.insert(0, channel);
         axes
     };

@@ -52,6 +52,20 @@ pub struct Ending<T> {
     pub out: Option<Rows<T>>,
 }
 
+/// Most vectors of a tile.
+pub const MAX_COLUMNS: usize = 8;
+
+/// Where sums of a tile go: a vector of each column of each row.
+#[derive(Debug)]
+pub struct Results<'a, T> {
+    /// From the first vector on.
+    pub sums: &'a mut [T],
+    /// Elements between rows.
+    pub row: usize,
+    /// Elements between columns.
+    pub column: usize,
+}
+
 impl<T: Tiled> Contraction<'_, T> {
     /// Adds chain `chain` of the sum to the totals of a strip; with the last, results go where
     /// `ending` says.
@@ -98,6 +112,57 @@ impl<T: Tiled> Contraction<'_, T> {
         // above checked every address that the chain reaches (a sum without taps reaches none); the
         // caller vouches for the rest.
         unsafe { kernels.table[strip.vectors - 1][strip.rows - 1](&tile) }
+    }
+
+    /// Adds chain `chain` of the sum to `totals`, or sets them where it is the `first`, for a tile of
+    /// `rows` rows from element `a` of A on and vectors that start at `columns` in B. Totals are as a
+    /// [`Strip`] has them; with `results`, they go there instead. With `dot`, products are of vectors,
+    /// lane by lane.
+    pub fn total(
+        &self,
+        (kernels, chain): (&Kernels<T>, usize),
+        (a, rows): (isize, usize),
+        columns: &[isize],
+        (totals, results): (&mut [T], Option<Results<'_, T>>),
+        (first, dot): (bool, bool),
+    ) {
+        let (lanes, size) = (kernels.lanes, size_of::<T>());
+        let totals_row = Strip::<T>::row_vectors(columns.len()) * lanes;
+        assert!(totals.len() >= rows * totals_row, "room for the totals");
+        let mut list = [Column::default(); MAX_COLUMNS];
+        let mut out = None;
+        if let Some(Results { sums, row, column }) = results {
+            let last = (rows - 1) * row + (columns.len() - 1) * column;
+            assert!(sums.len() >= last + lanes, "room for the results");
+            out = Some(Rows { first: sums.as_mut_ptr(), row: (row * size) as isize });
+            list.iter_mut().enumerate().for_each(|(v, c)| c.to = (v * column * size) as isize);
+        }
+        list.iter_mut().zip(columns).for_each(|(column, &from)| column.from = from);
+        let low = *columns.iter().min().expect("a tile has columns");
+        let high = *columns.iter().max().expect("a tile has columns");
+        let width = if dot { lanes as isize } else { 1 };
+        let table = if dot { kernels.dots } else { kernels.table };
+        let kernel = table[columns.len() - 1][rows - 1];
+        let finish = Finish { bias: Bias::None, clip: None };
+        let placed = self.sum.chain(chain, rows).expect("a sum of positions has steps");
+        let at = placed.at;
+        let tile = Tile {
+            a: self.a.at(a + at.a, placed.a.0, placed.a.1 + width - 1),
+            a_row: self.sum.a_row * size as isize,
+            b: self.b.at(at.b, low + placed.b.0, high + lanes as isize - 1 + placed.b.1),
+            columns: &list[..columns.len()],
+            steps: &self.sum.steps,
+            segments: placed.segments,
+            totals: totals.as_mut_ptr(),
+            totals_row: (totals_row * size) as isize,
+            first,
+            finish: out.map(|_| finish),
+            out,
+        };
+        // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
+        // above checked every address that the chain reaches; totals and results were just seen to
+        // have room for each row, and are borrowed for this alone; there is no bias.
+        unsafe { kernel(&tile) }
     }
 
     /// Computes the tile of `rows` rows from element `a` of A on, of vectors that start at `columns`

@@ -77,7 +77,8 @@ pub struct Tile<'a, T> {
     pub out: Option<Rows<T>>,
 }
 
-/// Computes a chain of tiles of `MR` rows and `NV` vectors.
+/// Computes a chain of tiles of `MR` rows and `NV` vectors. With `DOT`, a step multiplies a vector of
+/// each row of A, lane by lane, instead of one element of it.
 ///
 /// # Safety
 /// The CPU must have the instructions of `V`; A and B must be readable at every address that the chain
@@ -85,7 +86,9 @@ pub struct Tile<'a, T> {
 /// chain, hold those of the last; `out` must be writable for `MR` rows of a vector of each column, and
 /// the bias readable.
 #[inline(always)]
-pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V::Element>) {
+pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
+    tile: &Tile<'_, V::Element>,
+) {
     let vector = (V::LANES * size_of::<V::Element>()) as isize;
     let rows = multiples(tile.a_row);
     for (i, columns) in tile.columns.as_chunks::<NV>().0.iter().enumerate() {
@@ -102,11 +105,11 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                 let (start, end) = (segment.rows.start, segment.rows.end);
                 if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
                     for step in steps {
-                        add::<V, MR, NV>(tile, step, (&rows, &from), &mut acc, |_| true);
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }
                 } else {
                     for step in steps {
-                        add::<V, MR, NV>(tile, step, (&rows, &from), &mut acc, |m| {
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |m| {
                             start <= m && m < end
                         });
                     }
@@ -187,7 +190,7 @@ fn multiples(row: isize) -> [isize; NEAR + 1] {
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn add<V: Vector, const MR: usize, const NV: usize>(
+unsafe fn add<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
     tile: &Tile<'_, V::Element>,
     step: &Step,
     (rows, from): (&[isize; NEAR + 1], &[isize; NV]),
@@ -205,7 +208,8 @@ unsafe fn add<V: Vector, const MR: usize, const NV: usize>(
                 base = base.wrapping_byte_offset(rows[NEAR]);
             }
             if takes(m) {
-                let factor = V::splat(base.wrapping_byte_offset(rows[m % NEAR]));
+                let row = base.wrapping_byte_offset(rows[m % NEAR]);
+                let factor = if DOT { V::load(row) } else { V::splat(row) };
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = factor.mul_add(column, *sum);
                 }
@@ -215,10 +219,10 @@ unsafe fn add<V: Vector, const MR: usize, const NV: usize>(
 }
 
 /// A table of [`run`] for one instruction set, `table[columns - 1][rows - 1]`, from a function that
-/// is generic over rows and columns.
+/// is generic over rows, columns, and the form of the product.
 macro_rules! table {
-    ($run:ident, $($columns:literal: [$($rows:literal)*]),*) => {
-        &[$(&[$($run::<$rows, $columns>),*]),*]
+    ($run:ident, $dot:literal, $($columns:literal: [$($rows:literal)*]),*) => {
+        &[$(&[$($run::<$rows, $columns, $dot>),*]),*]
     };
 }
 pub(super) use table;

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 pub(crate) use scalar::Array;
 pub(crate) use vector::Vector;
 
-pub use contraction::{Contraction, Ending, Strip};
+pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 
@@ -87,6 +87,8 @@ pub struct Kernels<T: 'static> {
     pub lanes: usize,
     /// `table[columns - 1][rows - 1]`
     table: &'static [&'static [Kernel<T>]],
+    /// The same tiles with products of vectors, lane by lane.
+    dots: &'static [&'static [Kernel<T>]],
     transpose: transpose::Transpose<T>,
 }
 
@@ -217,6 +219,11 @@ impl<T: Tiled> Kernels<T> {
         let last_row = (rows as isize - 1) * pitch;
         let from = from.at(at, last_row.min(0), last_row.max(0) + columns as isize - 1);
         assert!((columns - 1) * row + rows <= to.len());
+        if columns == 1 && pitch == 1 {
+            // SAFETY: `at` and the assertion checked both; `to` is borrowed for this alone.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), rows) }
+            return;
+        }
         let row = (row * size_of::<T>()) as isize;
         let matrix = transpose::Matrix { from, pitch, rows, columns, to: to.as_mut_ptr(), row };
         // SAFETY: `at` and the assertion checked every address; as for `transpose`.

@@ -58,27 +58,29 @@ unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {
     }
 }
 
-unsafe fn single<const MR: usize, const NV: usize>(tile: &Tile<'_, f32>) {
+unsafe fn single<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f32>) {
     // SAFETY: the caller vouches for the tile; arrays need no instructions.
-    unsafe { run::<Array<f32, 4>, MR, NV>(tile) }
+    unsafe { run::<Array<f32, 4>, MR, NV, DOT>(tile) }
 }
 
-unsafe fn double<const MR: usize, const NV: usize>(tile: &Tile<'_, f64>) {
+unsafe fn double<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f64>) {
     // SAFETY: as for `single`.
-    unsafe { run::<Array<f64, 2>, MR, NV>(tile) }
+    unsafe { run::<Array<f64, 2>, MR, NV, DOT>(tile) }
 }
 
 static SINGLE: Kernels<f32> = Kernels {
     isa: Isa::Scalar,
     lanes: 4,
-    table: table!(single, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    table: table!(single, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    dots: table!(single, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
     transpose: plain,
 };
 
 static DOUBLE: Kernels<f64> = Kernels {
     isa: Isa::Scalar,
     lanes: 2,
-    table: table!(double, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    table: table!(double, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    dots: table!(double, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
     transpose: plain,
 };
 

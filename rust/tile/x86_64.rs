@@ -115,27 +115,29 @@ macro_rules! isa {
             use super::*;
 
             #[target_feature(enable = $features)]
-            unsafe fn single<const MR: usize, const NV: usize>(tile: &Tile<'_, f32>) {
+            unsafe fn single<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f32>) {
                 // SAFETY: the caller vouches for the tile; this function's features are `V`'s.
-                unsafe { run::<$single, MR, NV>(tile) }
+                unsafe { run::<$single, MR, NV, DOT>(tile) }
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn double<const MR: usize, const NV: usize>(tile: &Tile<'_, f64>) {
+            unsafe fn double<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f64>) {
                 // SAFETY: as for `single`.
-                unsafe { run::<$double, MR, NV>(tile) }
+                unsafe { run::<$double, MR, NV, DOT>(tile) }
             }
 
             pub static SINGLE: Kernels<f32> = Kernels {
                 isa: $isa,
                 lanes: <$single as Vector>::LANES,
-                table: table!(single, $($columns: $rows),*),
+                table: table!(single, false, $($columns: $rows),*),
+                dots: table!(single, true, $($columns: $rows),*),
                 transpose: transpose_single,
             };
             pub static DOUBLE: Kernels<f64> = Kernels {
                 isa: $isa,
                 lanes: <$double as Vector>::LANES,
-                table: table!(double, $($columns: $rows),*),
+                table: table!(double, false, $($columns: $rows),*),
+                dots: table!(double, true, $($columns: $rows),*),
                 transpose: transpose_double,
             };
         }
