@@ -217,9 +217,9 @@ RULES: dict[str, tuple[Any, ...]] = {
         'padding_mode is "mirror", but must be "zeros" ("constant"), "reflect"',
     ),
     "method name": (
-        lambda: faltung.conv2d(X, W, method="fft"),
+        lambda: faltung.conv2d(X, W, method="winograd"),
         ValueError,
-        'method is "fft", but must be "auto" or "direct"',
+        'method is "winograd", but must be "auto", "direct" or "fft"',
     ),
     "activation name": (
         lambda: faltung.conv2d(X, W, activation="gelu"),

@@ -1,5 +1,7 @@
-"""Convolution by transforms: exact on small integers once rounded, within the bound of docs/fft.md on
-other numbers, and with every promise of the direct method about bits and what is not finite.
+"""Convolution by transforms: exact on small integers once rounded.
+
+Within the bound of docs/fft.md on other numbers, and with every promise of the direct method about
+bits and what is not finite.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from test_threads import run
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 UNIT = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 
-# Each way there is to go through blocks: one channel to one, weights that serve parts of the input, an
-# input that serves parts of the outputs; lone axes, planes and volumes; sizes with threes.
+# Each way there is to go through blocks: one channel to one, weights that serve parts of the input,
+# an input that serves parts of the outputs; lone axes, planes and volumes; sizes with threes.
 LARGE = {
     "signal": case((1, 1, 30_011), (1, 1, 301)),
     "signals": case((2, 3, 9_001), (5, 3, 97), padding="same"),
@@ -60,7 +62,7 @@ def test_grid(name):
         try:
             expected = problem.expected(operands).astype(operands.x.dtype)
         except ValueError:
-            with pytest.raises(ValueError, match="."):
+            with pytest.raises(ValueError, match=r"^(padding .* crops|kernel is)"):
                 fft(problem, operands)
             continue
         found = fft(problem, operands)
@@ -270,7 +272,7 @@ def test_not_finite_padding_value():
 @both_dtypes
 @pytest.mark.parametrize("name", ["signal", "signals", "channels", "many channels", "image"])
 def test_numbers_near_overflow(name, dtype):
-    """Sums in a transform of what a sum over a window holds would overflow, were they not scaled."""
+    """Sums in a transform would overflow where those over a window do not, were they not scaled."""
     problem = replace(LARGE[name], bias=False)
     operands = problem.integers(dtype)
     plain = fft(problem, operands)
@@ -305,5 +307,5 @@ assert np.abs(out[..., ::997] - 4001).max() < 0.01
 
 
 def test_long_signals_are_streamed():
-    """64 MiB of a mapped signal, as a billion samples would be: what it takes does not grow with it."""
+    """A mapped signal of 64 MiB takes no more than one of a billion samples would."""
     assert int(run(MEMORY)) < 4 * 2**20

@@ -106,7 +106,9 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize>(tile: &Tile<'_, V
                     }
                 } else {
                     for step in steps {
-                        add::<V, MR, NV>(tile, step, (&rows, &from), &mut acc, |m| start <= m && m < end);
+                        add::<V, MR, NV>(tile, step, (&rows, &from), &mut acc, |m| {
+                            start <= m && m < end
+                        });
                     }
                 }
             }
