@@ -252,3 +252,51 @@ fn sizes(side: &Side, fold: bool, cut: bool) -> Vec<usize> {
     sizes.truncate(near);
     sizes.into_iter().map(|n| n * unit).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Padding, PaddingMode, PerAxis, Spec};
+
+    #[test]
+    fn blocks_hold_every_window_and_none_is_out_of_proportion() {
+        for (x, w, stride, dilation) in [
+            (&[1usize, 1, 480_000][..], &[1usize, 1, 1025][..], 1, 1),
+            (&[1, 1, 1 << 40], &[1, 1, 4001], 1, 1),
+            (&[2, 3, 50, 60], &[4, 3, 11, 13], 1, 1),
+            (&[1, 64, 64, 64], &[64, 64, 31, 31], 1, 1),
+            (&[1, 1, 200, 300], &[1, 1, 9, 9], 3, 2),
+            (&[1, 1, 30, 31, 32], &[1, 1, 5, 6, 7], 1, 1),
+            (&[1, 1, 4, 5, 6, 7], &[1, 1, 2, 3, 2, 3], 2, 1),
+            (&[1, 1, 9, 300], &[1, 1, 1, 60], 1, 1),
+            (&[1, 1, 9, 9], &[1, 1, 1, 1], 1, 1),
+        ] {
+            let spec = Spec {
+                rank: None,
+                stride: PerAxis::All(stride),
+                padding: Padding::Same,
+                dilation: PerAxis::All(dilation),
+                groups: 1,
+                mode: PerAxis::All(PaddingMode::Constant),
+                channels_last: false,
+            };
+            let geometry = Geometry::new(&spec, x, w, None).unwrap();
+            for element in [4, 8] {
+                let tiling = Tiling::new(&geometry, element).unwrap();
+                for (a, side) in tiling.sides.iter().enumerate() {
+                    let transformed = (tiling.fold..=tiling.inner).contains(&a) && side.size > 1;
+                    assert!(side.len >= 1 && (transformed || side.reach == 0));
+                    if transformed {
+                        assert!(side.len + side.reach <= side.size);
+                    }
+                    let taps: usize = side.phases.iter().map(|phase| phase.taps.len()).sum();
+                    assert_eq!(taps, side.axis.kernel);
+                }
+                let numbers: usize = tiling.sides.iter().map(|side| side.size).product();
+                assert_eq!(2 * tiling.shape.lens.iter().product::<usize>(), numbers);
+                let kernel: usize = tiling.sides.iter().map(|side| side.reach + 1).product();
+                assert!(numbers <= (64 * kernel).max(1 << 17), "{x:?} {w:?}: {numbers}");
+            }
+        }
+    }
+}

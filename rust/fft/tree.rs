@@ -5,16 +5,16 @@
 //! r make products modulo x^n - r instead of cyclic ones. With n = R m and y = x^m, the roots fall
 //! into R sets with y = s, s^R = r, and the remainder modulo x^m - s is again m numbers:
 //!
-//!     a0(x) + a1(x) s + ... + a(R-1)(x) s^(R-1)
+//! ```text
+//! a0(x) + a1(x) s + ... + a(R-1)(x) s^(R-1)
+//! ```
 //!
 //! which is a butterfly with *one* set of twiddles for all m numbers. Children follow one another in
 //! memory, so values come out in the order of the leaves; nobody needs them sorted, and the inverse
 //! takes the same steps backwards. No permutation is ever made, and each subtree is contiguous:
 //! subtrees that fit the first-level cache are finished before the next is begun.
 //!
-//! D. J. Bernstein, "Multidigit multiplication for mathematicians", 2001, section 8, tells the tree; the
-//! butterflies with fused multiply-adds are those of E. Linzer and E. Feig, "Implementation of
-//! efficient FFT algorithms on fused multiply-add architectures", 1993.
+//! D. J. Bernstein, "Multidigit multiplication for mathematicians", 2001, tells the tree.
 
 use std::ops::Range;
 
@@ -440,5 +440,78 @@ unsafe fn thirds<V: Wave>(
         let plus = (root.neg_mul_add(difference.1, re), root.mul_add(difference.0, im));
         let minus = (root.mul_add(difference.1, re), root.neg_mul_add(difference.0, im));
         [add(a, sum), plus, minus]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Array;
+
+    /// The polynomial with some coefficients at exp(2 pi i turns).
+    fn value(coefficients: &[(f64, f64)], turns: f64) -> (f64, f64) {
+        let mut sum = (0.0, 0.0);
+        for (power, (re, im)) in coefficients.iter().enumerate() {
+            let (cos, sin) = unit(turns * power as f64);
+            sum = (sum.0 + re * cos - im * sin, sum.1 + re * sin + im * cos);
+        }
+        sum
+    }
+
+    fn check<const LANED: bool>(len: usize, roots: &[f64]) {
+        type Vector = Array<f64, 2>;
+        let tree = Tree::<f64>::new(len, roots).unwrap();
+        // Two vectors a row where that is allowed: columns of one lane each.
+        let vectors = if LANED { 1 } else { 2 };
+        let width = 2 * vectors;
+        let mut re: Vec<f64> = (0..len * width).map(|i| (i * 37 % 11) as f64 - 5.0).collect();
+        let mut im: Vec<f64> = (0..len * width).map(|i| (i * 53 % 13) as f64 - 6.0).collect();
+        let (was_re, was_im) = (re.clone(), im.clone());
+        let columns = Columns { re: re.as_mut_ptr(), im: im.as_mut_ptr(), pitch: width, vectors };
+        // SAFETY: arrays need no instructions; both planes hold all rows.
+        unsafe { forward::<Vector, LANED>(&tree, &columns) };
+        for column in 0..width {
+            let at = |i: usize| (was_re[i * width + column], was_im[i * width + column]);
+            let coefficients: Vec<_> = (0..len).map(at).collect();
+            for row in 0..len {
+                let lane = if LANED { column } else { 0 };
+                let turns = tree.leaves[row * roots.len() + lane];
+                // A leaf is a root of x^n = r.
+                let off = (turns * len as f64 - roots[lane]).rem_euclid(1.0);
+                assert!(off.min(1.0 - off) < 1e-12);
+                let expected = value(&coefficients, turns);
+                let found = (re[row * width + column], im[row * width + column]);
+                let error = (found.0 - expected.0).abs() + (found.1 - expected.1).abs();
+                assert!(error < 1e-12 * (len * 10) as f64, "{len} {roots:?} {row} {column}");
+            }
+        }
+        // SAFETY: as above.
+        unsafe { inverse::<Vector, LANED>(&tree, &columns) };
+        for (found, was) in re.iter().zip(&was_re).chain(im.iter().zip(&was_im)) {
+            assert!((found / len as f64 - was).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn values_are_those_of_the_polynomial_and_come_back() {
+        // The last ones are beyond what is gone through level by level.
+        for len in [1, 2, 3, 4, 6, 8, 9, 12, 16, 24, 27, 36, 48, 64, 96, 128, 1024, 1536, 2304] {
+            check::<false>(len, &[0.0]);
+            check::<false>(len, &[0.25]);
+            check::<true>(len, &[0.25, 0.625]);
+        }
+    }
+
+    #[test]
+    fn units_are_exact_where_they_can_be() {
+        assert_eq!(
+            [0.0, 0.25, 0.5, 0.75].map(unit),
+            [(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)]
+        );
+        for i in 0..48 {
+            let (cos, sin) = unit(i as f64 / 48.0);
+            let angle = i as f64 / 48.0 * std::f64::consts::TAU;
+            assert!((cos - angle.cos()).abs() < 1e-15 && (sin - angle.sin()).abs() < 1e-15);
+        }
     }
 }
