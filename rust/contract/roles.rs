@@ -43,6 +43,9 @@ impl Roles {
     /// Those that take the fewest cycles.
     pub fn choose<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> Self {
         let geometry = problem.geometry;
+        if geometry.flops() < CHOICE_FLOPS {
+            return Roles::Channels;
+        }
         if let Some(ramp) = ramp(geometry, kernels) {
             return Roles::Neighbours(ramp);
         }
@@ -50,6 +53,9 @@ impl Roles {
         if positions < channels { Roles::Positions } else { Roles::Channels }
     }
 }
+
+/// Work below which a choice takes longer than it saves, in floating-point operations: a microsecond.
+const CHOICE_FLOPS: f64 = 5e4;
 
 // What an estimate counts beside the cycles of tiles, fitted to both ways of doing 141 layers, random ones
 // and those of cases.json, on a Sapphire Rapids core: 4.6 % slower in geometric mean than always the
