@@ -83,3 +83,26 @@ REFUSED = """try:
 def test_nothing_is_kept(call):
     """Thousands of calls take no more memory than a few; one array of each kept would be 180 MB."""
     assert int(run(LEAK.format(call=call))) < 16 * 2**20
+
+
+FILTERS = """
+import numpy as np, faltung
+from isa import peak_bytes
+
+x, weight = np.ones((16, 512, 512)), np.ones((16, 16, 15, 15))
+out = np.ones((16, 512, 512))
+faltung.conv2d(x[:, :20, :20], weight, padding=7, method={method!r}, threads=2)
+before = peak_bytes()
+faltung.conv2d(x, weight, padding=7, out=out, method={method!r}, threads=2)
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.parametrize(("method", "most"), [("direct", 4), ("fft", 160)])
+def test_large_kernels(method, most):
+    """Windows of this image as columns of a matrix would be 7.5 GB.
+
+    The direct sum takes weights once and slabs; transforms as much as docs/fft.md bounds: values of
+    weights, and of an input or parts of it, for each thread.
+    """
+    assert int(run(FILTERS.format(method=method))) < most * 2**20
