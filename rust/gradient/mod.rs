@@ -26,18 +26,23 @@
 //! summed by itself, and those are added as a tree of neighbours. All of this depends on shapes and
 //! options alone.
 
+mod bias;
+mod dot;
+mod outer;
+mod sink;
+
 use std::ops::Range;
 
 use crate::contract::{ITEMS_PER_THREAD, SERIAL_FLOPS, block_lens, nth_block};
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::parallel::{Stopped, Team, Turn, even_part, even_parts, with_scratch};
+use crate::parallel::{Stopped, Team, Turn, even_part, with_scratch};
 use crate::slab::{Block, Layout};
-use crate::tile::{
-    ALL_ROWS, CHAIN, Contraction, Kernels, MAX_COLUMNS, Results, Segment, Step, Strip, Sum,
-    TileShape, Tiled,
-};
+use crate::tile::{ALL_ROWS, CHAIN, Kernels, Segment, Step, Strip, Sum, TileShape, Tiled};
 use crate::view::{Element, Memory, Run, Runs, View, ViewMut, advance, contiguous};
+
+pub use bias::{Bias, bias};
+use sink::Sink;
 
 /// Elements of a slab's plane with [`Form::Outer`]: as many positions, about. The sums depend on it.
 const OUTER_PLANE: usize = 2048;
@@ -168,109 +173,6 @@ fn tree<'a, T: Element>(
     tree(middle..rows.end, of, &mut right)?;
     sums.iter_mut().zip(&right).for_each(|(sum, &other)| *sum = sum.add(other));
     Ok(())
-}
-
-/// Where finished sums go: rows of an output's channels and taps.
-struct Sink<'a, T> {
-    out: &'a ViewMut<'a, T>,
-    /// Bytes between images, outputs and channels.
-    strides: [isize; 3],
-    /// The byte offset of each tap.
-    taps: Vec<isize>,
-    /// Bytes between taps, where these lie evenly, and whether the next channel goes on so.
-    step: Option<(isize, bool)>,
-    accumulate: bool,
-}
-
-impl<'a, T: Element> Sink<'a, T> {
-    /// To the array of the caller.
-    fn new(problem: &'a Problem<'a, T>) -> Result<Self, Error> {
-        let geometry = problem.geometry;
-        let (head, kernel) = problem.out.strides().split_at(3);
-        let lens: Vec<usize> = geometry.axes[1..].iter().map(|axis| axis.kernel).collect();
-        let len = geometry.kernel_taps();
-        let mut taps = room("the table of taps", len)?;
-        let mut index = vec![0; lens.len()];
-        for _ in 0..len {
-            let at = index
-                .iter()
-                .zip(&lens)
-                .zip(kernel)
-                .map(|((&i, &n), s)| s * (if problem.flip { n - 1 - i } else { i }) as isize);
-            taps.push(at.sum());
-            advance(&mut index, &lens);
-        }
-        let strides = head.try_into().expect("split at 3");
-        Ok(Sink::of(problem.out, strides, taps, problem.accumulate))
-    }
-
-    /// To an array `[slice][output][channel, tap]` in C order.
-    fn dense(out: &'a ViewMut<'a, T>, geometry: &Geometry) -> Result<Self, Error> {
-        let size = size_of::<T>() as isize;
-        let len = geometry.kernel_taps();
-        let mut taps = room("the table of taps", len)?;
-        taps.extend((0..len as isize).map(|tap| tap * size));
-        let strides = [out.strides()[0], out.strides()[1], len as isize * size];
-        Ok(Sink::of(out, strides, taps, false))
-    }
-
-    fn of(
-        out: &'a ViewMut<'a, T>,
-        strides: [isize; 3],
-        taps: Vec<isize>,
-        accumulate: bool,
-    ) -> Self {
-        let step = match taps[..] {
-            [_] => Some((strides[2], true)),
-            _ => {
-                let step = taps[1] - taps[0];
-                let even = taps.windows(2).all(|pair| pair[1] - pair[0] == step);
-                even.then(|| (step, step * taps.len() as isize == strides[2]))
-            }
-        };
-        Sink { out, strides, taps, step, accumulate }
-    }
-
-    /// Writes sums of an output, those of `taps` of the first of `channels` first.
-    ///
-    /// # Safety
-    /// No other thread may access these elements meanwhile.
-    unsafe fn write(
-        &self,
-        (image, output): (usize, usize),
-        (channels, taps): (Range<usize>, Range<usize>),
-        sums: &[T],
-    ) {
-        let put = |offset: isize, step: isize, sums: &[T]| {
-            // SAFETY: the caller keeps other threads away.
-            unsafe {
-                if self.accumulate {
-                    self.out.add(offset, step, sums);
-                } else {
-                    self.out.write(offset, step, sums);
-                }
-            }
-        };
-        let start = image as isize * self.strides[0] + output as isize * self.strides[1];
-        let channel = |c: usize| start + c as isize * self.strides[2];
-        match self.step {
-            Some((step, true)) if taps.len() == self.taps.len() => {
-                put(channel(channels.start) + self.taps[0], step, sums);
-            }
-            Some((step, _)) => {
-                for (c, sums) in channels.zip(sums.chunks_exact(taps.len())) {
-                    put(channel(c) + self.taps[taps.start], step, sums);
-                }
-            }
-            None => {
-                for (c, sums) in channels.zip(sums.chunks_exact(taps.len())) {
-                    for (&tap, sum) in self.taps[taps.clone()].iter().zip(sums) {
-                        put(channel(c) + tap, 0, std::slice::from_ref(sum));
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// How a gradient is computed: what all threads share.
@@ -691,105 +593,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
         Ok(whole(steps, row))
     }
 
-    /// All tiles of an item in a block, a tap at a time. Rows are channels in the slab, columns are
-    /// output channels in the gradient, which was turned for that; or the other way round where there
-    /// is one tap alone, since sums then lie as the gradient of the weights does. No sum differs.
-    fn outer(
-        &self,
-        turn: &Turn<'_>,
-        item: &Item,
-        (staged, (first, last)): (&Staged, (bool, bool)),
-        room: &mut Room<'_, T>,
-        sink: &Sink<'_, T>,
-    ) {
-        let lanes = self.kernels.lanes;
-        let width = self.shape.columns * lanes;
-        let steps = staged.sum.steps.len();
-        let (row, a, b, panel) = if self.swapped {
-            (self.gradient_plane(&staged.lens), &*room.gradient, &*room.turned, self.layout.plane())
-        } else {
-            (self.layout.plane(), &*room.slab, &*room.gradient, steps)
-        };
-        let contraction = Contraction { a: Memory::of(a), b: Memory::of(b), sum: &staged.sum };
-        let chains = staged.sum.chains();
-        let (all_rows, all_columns) = if self.swapped {
-            (item.outputs.len(), item.channels.len())
-        } else {
-            (item.channels.len(), item.outputs.len())
-        };
-        let aside = if self.swapped { 0 } else { self.sizes.results / 2 };
-        let (transposed, results) = room.results.split_at_mut(aside);
-        let groups: Vec<Range<usize>> = even_parts(0..all_rows, self.shape.rows).collect();
-        let mut region = 0;
-        for column in (0..all_columns).step_by(width) {
-            let columns = column..all_columns.min(column + width);
-            let vectors = columns.len().div_ceil(lanes);
-            for taps in even_parts(0..self.taps.len(), TAPS) {
-                // Some rows at a time, so that totals stay in the cache, a chain after the other, so
-                // that its part of the columns does.
-                for groups in groups.chunks(self.groups_at_once(taps.len())) {
-                    let begin = if first && last { 0 } else { region };
-                    for chain in 0..chains {
-                        let (starts, ends) = (first && chain == 0, last && chain + 1 == chains);
-                        region = begin;
-                        for rows in groups {
-                            if !turn.goes_on(CHAIN.min(steps) * rows.len() * vectors * taps.len()) {
-                                return;
-                            }
-                            for (k, &tap) in self.taps[taps.clone()].iter().enumerate() {
-                                let (in_a, in_b) =
-                                    if self.swapped { (0, tap * width as isize) } else { (tap, 0) };
-                                let a = (rows.start * row) as isize + in_a;
-                                let from = (column * panel) as isize + in_b;
-                                let from: [isize; MAX_COLUMNS] =
-                                    std::array::from_fn(|v| from + (v * lanes) as isize);
-                                let len = rows.len() * Strip::<T>::row_vectors(vectors) * lanes;
-                                let totals = &mut room.sums[region..region + len];
-                                region += len;
-                                // [row][tap][column]
-                                let result = ends.then(|| Results {
-                                    sums: &mut results[k * width..],
-                                    row: taps.len() * width,
-                                    column: lanes,
-                                });
-                                contraction.total(
-                                    (self.kernels, chain),
-                                    (a, rows.len()),
-                                    &from[..vectors],
-                                    (totals, result),
-                                    (starts, false),
-                                );
-                            }
-                            if ends && self.swapped {
-                                for (output, row) in rows.clone().zip(results.chunks_exact(width)) {
-                                    let row = &row[..columns.len()];
-                                    self.put(item, output, (columns.clone(), 0..1), row, sink);
-                                }
-                            } else if ends {
-                                let len = rows.len() * taps.len();
-                                let to = (&mut *transposed, len);
-                                let size = (len, columns.len());
-                                turned((results, width), size, to, self.kernels);
-                                let rows_of = transposed.chunks_exact(len);
-                                for (output, row) in columns.clone().zip(rows_of) {
-                                    let what = (rows.clone(), taps.clone());
-                                    self.put(item, output, what, row, sink);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Groups of rows whose totals stay in the second-level cache, with so many taps.
-    fn groups_at_once(&self, taps: usize) -> usize {
-        let tile =
-            self.shape.rows * Strip::<T>::row_vectors(self.shape.columns) * self.kernels.lanes;
-        (STAGED / 2 / (tile * taps)).max(1)
-    }
-
     /// Hands over sums of an output, both it and the channels as an item counts them.
     fn put(
         &self,
@@ -805,174 +608,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
         // SAFETY: each item has outputs and channels of its own, and one thread takes it.
         unsafe { sink.write((item.target, output), (channels, taps), sums) };
     }
-
-    /// All tiles of an item in a block: output channels by taps of channels.
-    fn dot(
-        &self,
-        turn: &Turn<'_>,
-        item: &Item,
-        (staged, (first, last)): (&Staged, (bool, bool)),
-        room: &mut Room<'_, T>,
-        sink: &Sink<'_, T>,
-    ) -> Result<(), Error> {
-        let lanes = self.kernels.lanes;
-        let steps = staged.sum.steps.len();
-        let (plane, gradient_plane) =
-            (self.layout.plane() as isize, self.gradient_plane(&staged.lens) as isize);
-        let (a, b) = (Memory::of(room.gradient), Memory::of(room.slab));
-        let contraction = Contraction { a, b, sum: &staged.sum };
-        let chains = staged.sum.chains();
-        let all = item.channels.len() * self.taps.len();
-        let (sums, results) =
-            room.results.split_at_mut(self.shape.rows * self.shape.columns * LANES);
-        let mut region = 0;
-        for outputs in even_parts(0..item.outputs.len(), self.shape.rows) {
-            let rows = outputs.len();
-            for taps in even_parts(0..all, self.shape.columns) {
-                if !turn.goes_on(steps * rows * taps.len()) {
-                    return Ok(());
-                }
-                let vectors = taps.len();
-                let mut columns = [0; MAX_COLUMNS];
-                for (column, tap) in columns.iter_mut().zip(taps.clone()) {
-                    *column =
-                        (tap / self.taps.len()) as isize * plane + self.taps[tap % self.taps.len()];
-                }
-                for part in (0..LANES).step_by(lanes) {
-                    let len = rows * Strip::<T>::row_vectors(vectors) * lanes;
-                    // Sums of one block alone need no place of their own.
-                    let begin = if first && last { 0 } else { region };
-                    let totals = &mut room.sums[begin..begin + len];
-                    region += len;
-                    let a = outputs.start as isize * gradient_plane + part as isize;
-                    let columns = columns.map(|column| column + part as isize);
-                    for chain in 0..chains {
-                        let (starts, ends) = (first && chain == 0, last && chain + 1 == chains);
-                        let result = ends.then(|| Results {
-                            sums: &mut sums[part..],
-                            row: vectors * LANES,
-                            column: LANES,
-                        });
-                        contraction.total(
-                            (self.kernels, chain),
-                            (a, rows),
-                            &columns[..vectors],
-                            (&mut *totals, result),
-                            (starts, true),
-                        );
-                    }
-                }
-                if last {
-                    for (m, sums) in sums.chunks_exact(vectors * LANES).take(rows).enumerate() {
-                        let to = &mut results[m * all..][taps.clone()];
-                        for (to, sums) in to.iter_mut().zip(sums.chunks_exact(LANES)) {
-                            *to = halved(sums);
-                        }
-                    }
-                }
-            }
-            if last {
-                for (m, row) in results.chunks_exact_mut(all).take(rows).enumerate() {
-                    let output = item.group * self.problem.geometry.outputs
-                        + item.outputs.start
-                        + outputs.start
-                        + m;
-                    for (c, sums) in row.chunks_exact_mut(self.taps.len()).enumerate() {
-                        if sums.iter().any(|sum| !sum.to_f64().is_finite()) {
-                            let channel = item.group * self.problem.geometry.channels
-                                + item.channels.start
-                                + c;
-                            self.exact(item, (output, channel), sums)?;
-                        }
-                    }
-                    // SAFETY: as for `outer`.
-                    unsafe {
-                        sink.write(
-                            (item.target, output),
-                            (item.channels.clone(), 0..self.taps.len()),
-                            row,
-                        )
-                    };
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The sums of an output and a channel again, without the zeros between rows, where one of them
-    /// is not finite: a zero times an infinity that no output sees may have made it so.
-    fn exact(
-        &self,
-        item: &Item,
-        (output, channel): (usize, usize),
-        sums: &mut [T],
-    ) -> Result<(), Error> {
-        let Problem { x, gradient, padding, .. } = self.problem;
-        let mut totals: Vec<Option<[T; LANES]>> = room("the partial sums", sums.len())?;
-        totals.resize(sums.len(), None);
-        let mut slab = room("the staged input", self.layout.plane())?;
-        slab.resize(self.layout.plane(), T::default());
-        let mut plane = Vec::new();
-        for number in item.blocks.clone() {
-            let (_, mut block) = nth_block(&self.one, &self.blocks, number);
-            if self.problem.per_sample {
-                block.0[0] = item.image..item.image + 1;
-            }
-            let lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
-            let runs = self.layout.runs(&block, &x.strides()[1..]);
-            self.layout.stage((&runs, channel..channel + 1), x, *padding, &mut slab);
-            plane.resize(self.gradient_plane(&lens), T::default());
-            let pitches = self.layout.pitches();
-            let runs = rows(&block, &pitches, &gradient.strides()[1..]);
-            gradient.read_runs(
-                output as isize * gradient.strides()[0],
-                &runs,
-                T::default(),
-                &mut plane,
-            );
-            for (total, &tap) in totals.iter_mut().zip(&self.taps) {
-                let mut chain = None;
-                let mut sums = [T::default(); LANES];
-                for at in positions(&lens, &pitches) {
-                    let this = Some(at as usize / LANES / CHAIN);
-                    if chain != this {
-                        add_chain(total, chain.map(|_| sums));
-                        (chain, sums) = (this, [T::default(); LANES]);
-                    }
-                    let sum = &mut sums[at as usize % LANES];
-                    *sum = plane[at as usize].mul_add(slab[(at + tap) as usize], *sum);
-                }
-                add_chain(total, chain.map(|_| sums));
-            }
-        }
-        for (sum, total) in sums.iter_mut().zip(totals) {
-            *sum = halved(&total.unwrap_or_default());
-        }
-        Ok(())
-    }
-}
-
-/// Adds interleaved sums of a chain to those of the chains before.
-fn add_chain<T: Element>(total: &mut Option<[T; LANES]>, chain: Option<[T; LANES]>) {
-    if let Some(chain) = chain {
-        *total = Some(match *total {
-            None => chain,
-            Some(total) => std::array::from_fn(|i| total[i].add(chain[i])),
-        });
-    }
-}
-
-/// The sum of interleaved sums: halves, quarters, and so on.
-fn halved<T: Element>(sums: &[T]) -> T {
-    let mut sums: [T; LANES] = sums.try_into().expect("interleaved sums");
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            sums[i] = sums[i].add(sums[i + half]);
-        }
-        half /= 2;
-    }
-    sums[0]
 }
 
 /// The sum over all steps, of rows so far apart.
@@ -1030,84 +665,6 @@ fn flat(offsets: &[Vec<isize>], geometry: &Geometry) -> Result<Vec<isize>, Error
         advance(&mut index, &lens);
     }
     Ok(taps)
-}
-
-/// The gradient of a bias, with its arrays.
-pub struct Bias<'a, T> {
-    /// The gradient of the output, canonical strides `[output channel, batch, *positions]`.
-    pub gradient: &'a View<'a>,
-    /// Its shape, in the same order.
-    pub lens: &'a [usize],
-    /// Where the sums go, strides `[image, output channel]`, the first of them 0 where all images
-    /// have one.
-    pub out: &'a ViewMut<'a, T>,
-    /// Whether they are added to what is there.
-    pub accumulate: bool,
-    /// Whether each image has sums of its own.
-    pub per_sample: bool,
-}
-
-/// Sums the gradient of each output channel: a row along the innermost axis in interleaved sums, the
-/// rows of an image in order, and images in order.
-pub fn bias<T: Element>(problem: &Bias<'_, T>, team: &Team<'_>) -> Result<(), Stopped> {
-    let Bias { gradient, lens, out, .. } = problem;
-    let (strides, outputs, images) = (gradient.strides(), lens[0], lens[1]);
-    let (&inner, outer) = lens[2..].split_last().expect("a gradient has spatial axes");
-    let step = strides[strides.len() - 1];
-    let rows = outer.iter().product::<usize>();
-    let serial = (lens.iter().product::<usize>() as f64) < SERIAL_FLOPS;
-    let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
-    let put = |image: usize, output: usize, sum: T| {
-        let at = image as isize * out.strides()[0] + output as isize * out.strides()[1];
-        // SAFETY: each output channel is taken by one thread.
-        unsafe {
-            if problem.accumulate { out.add(at, 0, &[sum]) } else { out.write(at, 0, &[sum]) }
-        }
-    };
-    team.share(outputs, |turn| {
-        let mut row = room("a row of the gradient", inner)?;
-        row.resize(inner, T::default());
-        while let Some(output) = turn.next() {
-            let mut total: Option<T> = None;
-            for image in 0..images {
-                let start = output as isize * strides[0] + image as isize * strides[1];
-                let mut sum: Option<T> = None;
-                let mut index = vec![0; outer.len()];
-                for _ in 0..rows {
-                    if !turn.goes_on(inner / LANES) {
-                        return Ok(());
-                    }
-                    let at: isize =
-                        index.iter().zip(&strides[2..]).map(|(&i, &s)| i as isize * s).sum();
-                    advance(&mut index, outer);
-                    gradient.read(start + at, step, &mut row);
-                    let mut sums = [T::default(); LANES];
-                    let chunks = row.chunks_exact(LANES);
-                    let rest = chunks.remainder();
-                    for chunk in chunks {
-                        for i in 0..LANES {
-                            sums[i] = sums[i].add(chunk[i]);
-                        }
-                    }
-                    for (sum, &value) in sums.iter_mut().zip(rest) {
-                        *sum = sum.add(value);
-                    }
-                    let row = halved(&sums);
-                    sum = Some(sum.map_or(row, |sum| sum.add(row)));
-                }
-                let sum = sum.unwrap_or_default();
-                if problem.per_sample {
-                    put(image, output, sum);
-                } else {
-                    total = Some(total.map_or(sum, |total| total.add(sum)));
-                }
-            }
-            if !problem.per_sample {
-                put(0, output, total.unwrap_or_default());
-            }
-        }
-        Ok(())
-    })
 }
 
 /// Transposes a matrix: element (i, j) of `from` goes to element i of row j of `to`.
