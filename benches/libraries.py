@@ -4,8 +4,8 @@ Each takes a :class:`Problem` and returns a call without arguments that does it 
 NumPy array, or raises `Unsupported` where the library cannot do the convolution. Imports are
 inside, so that a process loads one library alone.
 
-ONNX Runtime and OpenVINO hold constant weights, which they pack beforehand; the others get plain
-arrays with each call.
+ONNX Runtime, OpenVINO and ``faltung.Plan`` hold constant weights, packed beforehand; the others get
+plain arrays with each call.
 """
 
 from __future__ import annotations
@@ -63,6 +63,22 @@ def with_faltung(problem: Problem) -> Call:
     case, x, weight, threads = problem.case, problem.x, problem.weight, problem.threads
     options = (None, case.stride, case.padding, case.dilation, case.groups)
     return lambda: faltung.conv(x, weight, *options, threads=threads)
+
+
+def with_plan(problem: Problem) -> Call:
+    """``faltung.Plan``: weights packed beforehand."""
+    import faltung
+
+    case, x = problem.case, problem.x
+    plan = faltung.Plan(
+        problem.weight,
+        stride=case.stride,
+        padding=case.padding,
+        dilation=case.dilation,
+        groups=case.groups,
+        threads=problem.threads,
+    )
+    return lambda: plan(x)
 
 
 def with_numpy(problem: Problem) -> Call:
@@ -230,6 +246,7 @@ def with_opencv(problem: Problem) -> Call:
 # By the name that ``--impl`` takes.
 LIBRARIES = {
     "faltung": Library("faltung", ("faltung",), with_faltung),
+    "plan": Library("faltung.Plan", ("faltung",), with_plan),
     "numpy": Library("NumPy", ("numpy",), with_numpy),
     "torch": Library("PyTorch", ("torch",), with_torch),
     "onnxruntime": Library("ONNX Runtime", ("onnxruntime", "onnx"), with_onnxruntime),
