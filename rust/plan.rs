@@ -19,6 +19,10 @@ pub enum Method {
     Fft,
 }
 
+/// Nanoseconds of the direct sum below which no other method is asked: to choose blocks for transforms
+/// takes some 15 microseconds.
+const CHOICE: f64 = 40e3;
+
 /// Every method, the reference first.
 pub const METHODS: [Method; 2] = [Method::Direct, Method::Fft];
 
@@ -56,6 +60,9 @@ impl Method {
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
     /// unless another saves a tenth.
     pub fn choose(geometry: &Geometry, element: usize) -> Self {
+        if Method::Direct.cost(geometry, element).is_some_and(|cost| cost < CHOICE) {
+            return Method::Direct;
+        }
         let costs = METHODS.into_iter().filter_map(|method| {
             let bias = if method == Method::Direct { 0.9 } else { 1.0 };
             Some((method, bias * method.cost(geometry, element)?))

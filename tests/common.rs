@@ -8,7 +8,7 @@ use faltung::fft::Transformed;
 use faltung::geometry::{Activation, Geometry, Spec};
 use faltung::operand::Weights;
 use faltung::parallel::{Stopped, Team};
-use faltung::plan;
+use faltung::plan::{self, Method};
 use faltung::store::Store;
 use faltung::tile::Kernels;
 use faltung::view::{Element, View, ViewMut, contiguous};
@@ -52,6 +52,8 @@ pub struct Convolution<T> {
     /// One number an output channel, or none at all.
     pub bias: Vec<T>,
     pub activation: Activation,
+    /// The plain sum, unless it is set to another or to the one that "auto" takes.
+    pub method: Option<Method>,
 }
 
 impl<T: Transformed> Convolution<T> {
@@ -68,6 +70,7 @@ impl<T: Transformed> Convolution<T> {
             padding: T::default(),
             bias: Vec::new(),
             activation: Activation::None,
+            method: Some(Method::Direct),
         }
     }
 
@@ -95,7 +98,7 @@ impl<T: Transformed> Convolution<T> {
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };
-        plan::run(None, &problem, kernels, team)
+        plan::run(self.method, &problem, kernels, team)
     }
 
     /// The swaps of neighbouring axes that bring the channels to the front.

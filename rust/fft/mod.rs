@@ -43,14 +43,19 @@ fn power<T: Element>(bits: i32) -> T {
     T::from_f64(f64::powi(2.0, bits))
 }
 
-/// Taps of a channel below which a transform never pays.
+/// Taps of a channel, or of each phase of a stride, below which a transform never pays.
 const FEWEST_TAPS: usize = 20;
 
 /// The predicted time in nanoseconds of a convolution of elements of some bytes, on one thread of the
 /// nominal machine that [`tiling::Time`] tells of. `None` where the kernel is too small to be worth the
 /// question, which is answered without any work.
 pub fn cost(geometry: &Geometry, element: usize) -> Option<f64> {
-    if geometry.kernel_taps() < FEWEST_TAPS || geometry.positions() * geometry.channels == 0 {
+    // A stride leaves each of its phases so many of them.
+    let phases: usize = geometry.axes.iter().map(|axis| axis.kernel.min(axis.stride)).product();
+    if geometry.kernel_taps() / phases < FEWEST_TAPS {
+        return None;
+    }
+    if geometry.positions() * geometry.channels == 0 {
         return None;
     }
     let tiling = blocks::tiling(geometry, element).ok()?;
