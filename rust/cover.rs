@@ -113,12 +113,13 @@ impl Cover {
     }
 
     /// Vectors over `outputs` output channels, `from` elements apart, some of them; the last may be filled
-    /// in part. Neighbouring results, of `size` bytes, are `step` bytes apart.
+    /// in part. Neighbouring results are `step` bytes apart; whole vectors go to them as they are only if
+    /// they may (`direct`).
     pub fn of_channels(
         vectors: Range<usize>,
         outputs: usize,
         (lanes, from): (usize, isize),
-        (step, size): (isize, usize),
+        (step, direct): (isize, bool),
     ) -> Self {
         let mut cover = Cover::default();
         for vector in vectors {
@@ -126,8 +127,7 @@ impl Cover {
             let to = lane as isize * step;
             let len = lanes.min(outputs - lane);
             let part = Lanes { lane: 0, len, to, rows: usize::MAX };
-            let dense = step == size as isize;
-            cover.push(vector as isize * from, &mut vec![part], (lanes, dense));
+            cover.push(vector as isize * from, &mut vec![part], (lanes, direct));
         }
         cover
     }

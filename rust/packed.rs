@@ -126,10 +126,11 @@ impl<T: Tiled> Packed<T> {
         Taps { channel: channel as isize, axes: kernel.iter().zip(strides).map(axis).collect() }
     }
 
-    /// Vectors over some panels of a group, the results of which are `step` bytes apart.
-    pub fn cover(&self, panels: Range<usize>, step: isize) -> Cover {
+    /// Vectors over some panels of a group, the results of which are `step` bytes apart, and whether whole
+    /// ones may go there directly.
+    pub fn cover(&self, panels: Range<usize>, (step, direct): (isize, bool)) -> Cover {
         let from = (self.taps * self.lanes) as isize;
-        Cover::of_channels(panels, self.outputs, (self.lanes, from), (step, size_of::<T>()))
+        Cover::of_channels(panels, self.outputs, (self.lanes, from), (step, direct))
     }
 
     /// A bias as the panels of all groups have it.

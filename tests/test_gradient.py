@@ -323,6 +323,20 @@ def test_accumulate(name):
         assert same_bits(call(KINDS[name], operand, g, out=backwards, accumulate=True), gradient)
 
 
+@pytest.mark.parametrize("channels", [(32, 32, 3), (64, 16, 1), (48, 37, 3), (32, 128, 1)])
+def test_accumulate_channels_last(channels):
+    """Vectors of channels are neighbours in the result, and must be added to it all the same."""
+    inputs, outputs, kernel = channels
+    shape = (2, 20, 21, inputs)
+    weight = integers((outputs, inputs, kernel, kernel), np.float32, 1)
+    g = integers((2, 21 - kernel, 22 - kernel, outputs), np.float32, 2)
+    gradient = grad.conv2d_input(shape, weight, g, channels_last=True)
+    out = integers(shape, np.float32, 3)
+    wanted = out + gradient
+    grad.conv2d_input(shape, weight, g, channels_last=True, out=out, accumulate=True)
+    assert (out == wanted).all()
+
+
 def test_accumulate_large():
     for name in ("rows", "depthwise", "stem", "pointwise"):
         x, weight, g = floats(LARGE[name])

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::contract::Problem;
 use crate::error::Error;
-use crate::geometry::Activation;
 use crate::parallel::{Stopped, Team, Turn, Workspace, even_part, even_parts, with_scratch};
 use crate::view::{Runs, ViewMut, advance};
 
@@ -624,12 +623,7 @@ impl<T: Transformed> Nest<'_, T> {
         for &at in &spoiled.nan {
             block[at] = T::from_f64(f64::NAN);
         }
-        let clip = match store.activation {
-            Activation::None => None,
-            Activation::Relu => Some((0.0, f64::INFINITY)),
-            Activation::Clip { low, high } => Some((low, high)),
-        };
-        let clip = clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high)));
+        let clip = store.clip();
         // What was subtracted from the input, summed by the weights, and the bias.
         let levels = staged.levels.iter().zip(sums).map(|(level, sum)| level * sum);
         let mut bias = store.bias.get(output).map(|bias| bias.to_f64());
