@@ -9,6 +9,7 @@
 //! | [`geometry`] | options and shapes in, a checked [`geometry::Geometry`] out: all validation |
 //! | [`plan`] | which method computes it |
 //! | [`view`] | strided arrays of the caller |
+//! | [`number`] | the numbers that they hold, and those that are computed with |
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
@@ -36,6 +37,7 @@ pub mod geometry;
 pub mod gradient;
 pub mod local;
 pub mod memory;
+pub mod number;
 pub mod operand;
 pub mod packed;
 pub mod parallel;
