@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::fft::{self, Transformed};
 use crate::geometry::Geometry;
 use crate::parallel::{Stopped, Team};
-use crate::tile::Kernels;
+use crate::tile::{Kernels, Tiled};
 
 /// A way of computing a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,47 @@ pub fn run<T: Transformed>(
         Method::Fft => fft::convolve(problem, kernels, team),
     }
 }
+
+/// An element that convolutions are computed with.
+pub trait Planned: Tiled {
+    /// Computes a convolution by `method`, or by the one that "auto" takes.
+    fn run(
+        method: Option<Method>,
+        problem: &Problem<'_, Self>,
+        kernels: &Kernels<Self>,
+        team: &Team<'_>,
+    ) -> Result<(), Stopped>;
+}
+
+macro_rules! planned {
+    ($element:ident, $run:expr) => {
+        impl Planned for $element {
+            fn run(
+                method: Option<Method>,
+                problem: &Problem<'_, Self>,
+                kernels: &Kernels<Self>,
+                team: &Team<'_>,
+            ) -> Result<(), Stopped> {
+                $run(method, problem, kernels, team)
+            }
+        }
+    };
+}
+
+/// Integers have but the plain sum: it is exact, and others are not.
+fn integers<T: Tiled>(
+    _: Option<Method>,
+    problem: &Problem<'_, T>,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<(), Stopped> {
+    contract::direct(problem, kernels, team)
+}
+
+planned!(f32, run);
+planned!(f64, run);
+planned!(i32, integers);
+planned!(i64, integers);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod array;
+mod dtype;
 mod gradient;
 mod ladder;
 mod memory;
@@ -17,19 +18,18 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use arguments::{Any, boolean, integer, shape, spec, wrong_type};
-use array::{Array, canonical, check_out, data, empty};
+use arguments::{Any, Constant, boolean, integer, shape, spec, wrong_type};
+use array::{Array, Outcome, Part, canonical};
+use dtype::{Numbers, Pass, Wanted, with_element};
 
 use crate::contract::Problem;
 use crate::error::{Error, Kind};
-use crate::fft::Transformed;
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
-use crate::plan::Method;
+use crate::plan::{Method, Planned};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
-use crate::view::{Scalar, ViewMut};
 
 /// Work above which the interpreter lock is released, in floating-point operations: some 10 us.
 const DETACH_FLOPS: f64 = 1e6;
@@ -48,10 +48,11 @@ impl From<Error> for PyErr {
 /// A call of `conv` with everything parsed and checked.
 struct Call<'py> {
     geometry: Geometry,
+    numbers: Numbers,
     x: Array<'py>,
     weight: Array<'py>,
     bias: Option<Array<'py>>,
-    padding: f64,
+    padding: Constant,
     flip: bool,
     activation: Activation,
     method: Option<Method>,
@@ -60,51 +61,56 @@ struct Call<'py> {
 }
 
 impl<'py> Call<'py> {
-    fn run<T: Transformed + numpy::Element>(
-        &self,
-        py: Python<'py>,
-        out: Any<'_, 'py>,
-    ) -> PyResult<Py<PyAny>> {
+    fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
         let expected = self.geometry.output_shape();
-        let result = if out.is_none() {
-            empty::<T>(py, &expected)?
-        } else {
-            let inputs = [
-                ("x", Some(&self.x)),
-                ("weight", Some(&self.weight)),
-                ("bias", self.bias.as_ref()),
-            ];
-            check_out::<T>(out, &expected, inputs)?
-        };
-        let (shape, strides) = canonical(&self.geometry, &self.x.array);
-        let x = self.x.view(&shape, strides);
-        let shape = self.weight.shape();
-        let weight = self.weight.view(shape, self.weight.array.strides().to_vec());
-        let (out_shape, out_strides) = canonical(&self.geometry, &result);
-        // SAFETY: the array is new or was checked: writable, of this type, apart from the inputs, and
-        // without elements that overlap.
-        let out = unsafe { ViewMut::<T>::new(data(&result), &out_shape, out_strides) };
-        let mut bias = vec![T::default(); self.bias.as_ref().map_or(0, |bias| bias.shape()[0])];
-        if let Some(array) = &self.bias {
-            let strides = array.array.strides();
-            array.view(array.shape(), strides.to_vec()).read(0, strides[0], &mut bias);
-        }
+        let inputs =
+            [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
+        let result = Outcome::new(py, out, &expected, (&self.numbers, false), inputs)?;
         let kernels = tile::kernels::<T>()?;
-        interruptible(py, self.geometry.flops(), |stop| {
-            let weights = Weights::new(&weight, shape, self.flip)?;
-            let store = Store { out, bias: &bias, activation: self.activation, accumulate: false };
-            let problem = Problem {
-                geometry: &self.geometry,
-                x: &x,
-                weights: &weights,
-                packed: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
-                padding: T::from_f64(self.padding),
-                store: &store,
-            };
-            crate::plan::run(self.method, &problem, kernels, &Team { threads: self.threads, stop })
-        })?;
-        Ok(result.into_any().unbind())
+        for pass in self.numbers.passes((&self.x, &self.weight), false) {
+            let (shape, strides) = canonical(&self.geometry, &self.x.array);
+            let x = self.x.view(&shape, strides, (pass.first, false));
+            let shape = self.weight.shape();
+            let strides = self.weight.array.strides().to_vec();
+            let weight = self.weight.view(shape, strides, pass.second);
+            let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
+            let out = result.view(pass.result, &out_shape, out_strides);
+            let bias = bias(&self.bias, &pass);
+            let nothing = Geometry { channels: 0, ..self.geometry.clone() };
+            let geometry = if pass.nothing { &nothing } else { &self.geometry };
+            let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
+            interruptible(py, self.geometry.flops(), |stop| {
+                let weights = Weights::new(&weight, shape, self.flip)?;
+                let activation = self.numbers.activation(self.activation);
+                let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
+                let problem = Problem {
+                    geometry,
+                    x: &x,
+                    weights: &weights,
+                    packed: kept.map(|kept| kept.get().of::<T>()),
+                    padding: self.padding.part(pass.first),
+                    store: &store,
+                };
+                T::run(self.method, &problem, kernels, &Team { threads: self.threads, stop })
+            })?;
+        }
+        result.finish()
     }
+}
+
+/// The part of a bias that a pass adds, each number an element.
+fn bias<T: Planned>(bias: &Option<Array<'_>>, pass: &Pass) -> Vec<T> {
+    let Some(array) = bias else { return Vec::new() };
+    let mut numbers = vec![T::default(); array.shape()[0]];
+    if pass.adds {
+        return Vec::new();
+    }
+    if pass.result == Part::Real || array.number.complex {
+        let strides = array.array.strides();
+        let view = array.view(array.shape(), strides.to_vec(), (pass.result, false));
+        view.read(0, strides[0], &mut numbers);
+    }
+    numbers
 }
 
 /// Does `work` without the interpreter, if it is worth that, and lets signals end it.
@@ -168,36 +174,42 @@ fn conv<'py>(
     flip: Any<'_, 'py>,
     activation: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
+    accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let x = Array::new("x", x)?;
-    let weight = Array::new("weight", weight)?;
-    let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
+    let wanted = Wanted::new(dtype, accumulate)?;
+    let x = Array::new("x", x, &wanted)?;
+    let weight = Array::new("weight", weight, &wanted)?;
+    let bias = Array::optional("bias", bias, &wanted)?;
     let channels_last = boolean("channels_last", channels_last)?;
     let options = [stride, padding, dilation, groups, padding_mode];
     let spec = spec((rank > 0).then_some(rank), options, channels_last)?;
     let geometry =
         Geometry::new(&spec, x.shape(), weight.shape(), bias.as_ref().map(Array::shape))?;
-    let wide = [Some(&x), Some(&weight), bias.as_ref()]
-        .into_iter()
-        .flatten()
-        .any(|array| array.format.scalar == Scalar::F64);
+    let activation = arguments::activation(activation)?;
+    let arrays = [Some(&x), Some(&weight), bias.as_ref()];
+    let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
     let call = Call {
         geometry,
-        padding: arguments::number("padding_value", padding_value)?,
+        padding: Constant::new("padding_value", padding_value)?,
         flip: boolean("flip", flip)?,
-        activation: arguments::activation(activation)?,
+        activation,
         method: arguments::method(method)?,
         threads: arguments::threads(threads)?,
         kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
+        numbers,
         x,
         weight,
         bias,
     };
-    if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
+    call.padding.check("padding_value", (call.x.number, numbers.integers))?;
+    arguments::check_activation(activation, numbers.integers)?;
+    arguments::check_method(call.method, numbers.integers)?;
+    with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.
@@ -228,6 +240,8 @@ fn config(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let of_dtype = PyDict::new(py);
     of_dtype.set_item("float32", tiles::<f32>()?)?;
     of_dtype.set_item("float64", tiles::<f64>()?)?;
+    of_dtype.set_item("int32", tiles::<i32>()?)?;
+    of_dtype.set_item("int64", tiles::<i64>()?)?;
     let config = PyDict::new(py);
     config.set_item("version", env!("CARGO_PKG_VERSION"))?;
     config.set_item("isa", tile::isa()?.name())?;

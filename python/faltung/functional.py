@@ -47,10 +47,12 @@ def conv(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -196,7 +198,7 @@ def conv(
     """
     return _core.conv(
         0, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -210,10 +212,12 @@ def conv1d(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -229,7 +233,7 @@ def conv1d(
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, out, method, threads
+channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -261,7 +265,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         1, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -275,10 +279,12 @@ def conv2d(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -295,7 +301,7 @@ def conv2d(
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, out, method, threads
+channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -339,7 +345,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         2, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -353,10 +359,12 @@ def conv3d(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -373,7 +381,7 @@ def conv3d(
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, out, method, threads
+channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -405,7 +413,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         3, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 

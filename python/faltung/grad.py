@@ -56,6 +56,7 @@ def conv_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -120,7 +121,7 @@ def conv_input(
     """
     return _core.conv_input(
         0, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -136,6 +137,7 @@ def conv1d_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -152,7 +154,7 @@ def conv1d_input(
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, accumulate, out, \
+    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
 method, threads
         As in `conv_input`.
 
@@ -178,7 +180,7 @@ method, threads
     """
     return _core.conv_input(
         1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -194,6 +196,7 @@ def conv2d_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -210,7 +213,7 @@ def conv2d_input(
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, accumulate, out, \
+    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
 method, threads
         As in `conv_input`.
 
@@ -236,7 +239,7 @@ method, threads
     """
     return _core.conv_input(
         2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -252,6 +255,7 @@ def conv3d_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -268,7 +272,7 @@ def conv3d_input(
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, accumulate, out, \
+    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
 method, threads
         As in `conv_input`.
 
@@ -294,7 +298,7 @@ method, threads
     """
     return _core.conv_input(
         3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -308,10 +312,11 @@ def conv_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -384,7 +389,8 @@ def conv_weight(
     """
     return _core.conv_weight(
         0, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -398,10 +404,11 @@ def conv1d_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -417,7 +424,7 @@ def conv1d_weight(
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, accumulate, out, threads
+per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -442,7 +449,8 @@ per_sample, accumulate, out, threads
     """
     return _core.conv_weight(
         1, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -456,10 +464,11 @@ def conv2d_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -475,7 +484,7 @@ def conv2d_weight(
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, accumulate, out, threads
+per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -500,7 +509,8 @@ per_sample, accumulate, out, threads
     """
     return _core.conv_weight(
         2, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -514,10 +524,11 @@ def conv3d_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -533,7 +544,7 @@ def conv3d_weight(
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, accumulate, out, threads
+per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -558,7 +569,8 @@ per_sample, accumulate, out, threads
     """
     return _core.conv_weight(
         3, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -568,6 +580,7 @@ def conv_bias(
     rank: SupportsIndex | None = None,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -581,7 +594,7 @@ def conv_bias(
     rank : int, optional
         The number of spatial axes, which tells whether there is a batch; else the first axis
         counts as one.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -608,7 +621,9 @@ def conv_bias(
     >>> faltung.grad.conv_bias(np.ones((2, 3, 4, 5), dtype=np.float32))
     array([40., 40., 40.], dtype=float32)
     """
-    return _core.conv_bias(rank, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        rank, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
 
 def conv1d_bias(
@@ -616,6 +631,7 @@ def conv1d_bias(
     *,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -626,7 +642,7 @@ def conv1d_bias(
     ----------
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -648,7 +664,9 @@ def conv1d_bias(
     >>> faltung.grad.conv1d_bias(np.ones((2, 4, 8)), per_sample=True).shape
     (2, 4)
     """
-    return _core.conv_bias(1, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        1, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
 
 def conv2d_bias(
@@ -656,6 +674,7 @@ def conv2d_bias(
     *,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -666,7 +685,7 @@ def conv2d_bias(
     ----------
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -688,7 +707,9 @@ def conv2d_bias(
     >>> faltung.grad.conv2d_bias(np.ones((2, 4, 7, 8)), per_sample=True).shape
     (2, 4)
     """
-    return _core.conv_bias(2, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        2, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
 
 def conv3d_bias(
@@ -696,6 +717,7 @@ def conv3d_bias(
     *,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -706,7 +728,7 @@ def conv3d_bias(
     ----------
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -728,4 +750,6 @@ def conv3d_bias(
     >>> faltung.grad.conv3d_bias(np.ones((2, 4, 6, 7, 8)), per_sample=True).shape
     (2, 4)
     """
-    return _core.conv_bias(3, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        3, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )

@@ -34,7 +34,9 @@ def convolve(
     *,
     axes: Axes | None = None,
     boundary: PaddingMode | Sequence[PaddingMode] = "zeros",
-    boundary_value: float = 0,
+    boundary_value: complex = 0,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: Array | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -111,10 +113,10 @@ def convolve(
            [2., 5.],
            [2., 5.]])
     """
-    X, K = floats(x=x, kernel=kernel)
-    frame = _Frame(X, K, mode, axes)
+    frame = _Frame(np.asarray(x), np.asarray(kernel), mode, axes)
     options = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
-    return frame.run(out, flip=True, threads=threads, **options)
+    numbers = {"dtype": dtype, "accumulate": accumulate}
+    return frame.run(out, flip=True, threads=threads, **options, **numbers)
 
 
 def correlate(
@@ -124,7 +126,9 @@ def correlate(
     *,
     axes: Axes | None = None,
     boundary: PaddingMode | Sequence[PaddingMode] = "zeros",
-    boundary_value: float = 0,
+    boundary_value: complex = 0,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: Array | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -166,10 +170,11 @@ def correlate(
     >>> faltung.correlate(signal, np.array([1.0, 2, 1]), "valid")
     array([2., 2., 4., 6.])
     """
-    X, K = floats(x=x, kernel=kernel)
-    frame = _Frame(X, K, mode, axes)
+    conjugate = np.conj(np.asarray(kernel)) if np.iscomplexobj(kernel) else np.asarray(kernel)
+    frame = _Frame(np.asarray(x), conjugate, mode, axes)
     options = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
-    return frame.run(out, flip=False, threads=threads, **options)
+    numbers = {"dtype": dtype, "accumulate": accumulate}
+    return frame.run(out, flip=False, threads=threads, **options, **numbers)
 
 
 class _Frame:

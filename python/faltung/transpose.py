@@ -32,6 +32,8 @@ def conv_transpose(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -68,7 +70,7 @@ def conv_transpose(
     padding_mode : str or one str per axis
         That of `conv`. What padding showed of an element is added to the element, so that this is
         the exact adjoint with every mode.
-    activation, channels_last, out, method, threads
+    activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -132,7 +134,7 @@ def conv_transpose(
     """
     return _core.conv_transpose(
         0, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -151,6 +153,8 @@ def conv_transpose1d(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -166,7 +170,7 @@ def conv_transpose1d(
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv_transpose`.
 
     Returns
@@ -198,7 +202,7 @@ activation, channels_last, out, method, threads
     """
     return _core.conv_transpose(
         1, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -217,6 +221,8 @@ def conv_transpose2d(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -232,7 +238,7 @@ def conv_transpose2d(
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv_transpose`.
 
     Returns
@@ -263,7 +269,7 @@ activation, channels_last, out, method, threads
     """
     return _core.conv_transpose(
         2, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -282,6 +288,8 @@ def conv_transpose3d(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -297,7 +305,7 @@ def conv_transpose3d(
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv_transpose`.
 
     Returns
@@ -324,5 +332,5 @@ activation, channels_last, out, method, threads
     """
     return _core.conv_transpose(
         3, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
