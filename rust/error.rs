@@ -178,6 +178,9 @@ pub enum Error {
         argument: &'static str,
         dtype: String,
     },
+    NoCommonDtype {
+        dtypes: String,
+    },
     Accumulator {
         given: &'static str,
         natural: &'static str,
@@ -241,6 +244,7 @@ impl Error {
         match self {
             Error::Dtype { .. }
             | Error::WantedDtype { .. }
+            | Error::NoCommonDtype { .. }
             | Error::Accumulator { .. }
             | Error::RealOfComplex { .. }
             | Error::ActivationOfComplex { .. }
@@ -515,6 +519,11 @@ impl fmt::Display for Error {
             Error::WantedDtype { argument, dtype } => {
                 write!(f, "{argument} is {dtype}, but must be one of {DTYPES}")
             }
+            Error::NoCommonDtype { dtypes } => write!(
+                f,
+                "NumPy has no dtype for both of {dtypes}; convert one, for example \
+                 x.astype(numpy.float32)"
+            ),
             Error::Accumulator { given, natural, pass } => write!(
                 f,
                 "accumulate is {given}, which is narrower than the arrays' {natural}; pass \

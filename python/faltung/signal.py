@@ -17,7 +17,7 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import floats, ints, per_axis
+from ._arrays import conjugate, ints, numbers, per_axis
 from .functional import Method, PaddingMode, conv
 
 __all__ = ["convolve", "correlate", "sampled"]
@@ -48,9 +48,9 @@ def convolve(
     Parameters
     ----------
     x : array_like
-        f, float32 or float64, of any number of axes.
+        f, of any number of axes.
     kernel : array_like
-        g, with one axis for each of `axes`, float32 or float64.
+        g, with one axis for each of `axes`.
     mode : {"full", "same", "valid"}
         Which part of the result. With n elements of `x` and k of `kernel` along an axis:
 
@@ -81,7 +81,7 @@ def convolve(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64, or an argument of the wrong type.
+        A dtype that `faltung.conv` does not take, or an argument of the wrong type.
     ValueError
         An unknown name, an empty axis, `axes` or `out` that do not fit, or under "valid" a
         `kernel` that is larger than `x` along one axis and smaller along another.
@@ -114,9 +114,9 @@ def convolve(
            [2., 5.]])
     """
     frame = _Frame(np.asarray(x), np.asarray(kernel), mode, axes)
-    options = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
-    numbers = {"dtype": dtype, "accumulate": accumulate}
-    return frame.run(out, flip=True, threads=threads, **options, **numbers)
+    options: dict[str, Any] = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
+    options |= {"dtype": dtype, "accumulate": accumulate}
+    return frame.run(out, flip=True, threads=threads, **options)
 
 
 def correlate(
@@ -170,11 +170,10 @@ def correlate(
     >>> faltung.correlate(signal, np.array([1.0, 2, 1]), "valid")
     array([2., 2., 4., 6.])
     """
-    conjugate = np.conj(np.asarray(kernel)) if np.iscomplexobj(kernel) else np.asarray(kernel)
-    frame = _Frame(np.asarray(x), conjugate, mode, axes)
-    options = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
-    numbers = {"dtype": dtype, "accumulate": accumulate}
-    return frame.run(out, flip=False, threads=threads, **options, **numbers)
+    frame = _Frame(np.asarray(x), conjugate(np.asarray(kernel)), mode, axes)
+    options: dict[str, Any] = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
+    options |= {"dtype": dtype, "accumulate": accumulate}
+    return frame.run(out, flip=False, threads=threads, **options)
 
 
 class _Frame:
@@ -283,7 +282,7 @@ def sampled(
     Parameters
     ----------
     f, g : array_like
-        Samples on grids of the same spacing, as many axes each, float32 or float64.
+        Samples on grids of the same spacing, as many axes each.
     spacing : float or one float per axis
         The distance between neighbouring samples, positive.
     rule : {"rectangle", "trapezoid"}
@@ -306,7 +305,7 @@ def sampled(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         Other axes in `f` than in `g`, a spacing that is not positive, an unknown rule, or less
         than two samples along an axis for the trapezoid rule, one for the other.
@@ -333,7 +332,9 @@ def sampled(
     >>> values
     array([0. , 0.5, 1. , 0.5, 0. ])
     """
-    F, G = floats(f=f, g=g)
+    F, G = numbers(f=f, g=g)
+    if F.dtype.kind in "biu":  # whole samples, but not their products with the spacing
+        F, G = F.astype(np.float64), G.astype(np.float64)
     rank = F.ndim
     if G.ndim != rank or rank < 1:
         raise ValueError(f"f has {rank} axes and g {G.ndim}; pass as many, at least one")
@@ -362,7 +363,7 @@ def sampled(
         inner = conv(
             f_corners, g_corners[None], padding="full", flip=True, method=method, threads=threads
         )
-        values = np.zeros(size, F.dtype)
+        values = np.zeros(size, inner.dtype)
         values[(slice(1, -1),) * rank] = inner[0] * F.dtype.type(math.prod(steps) / len(corners))
     starts = (per_axis("f_start", f_start, rank), per_axis("g_start", g_start, rank))
     places = zip(*starts, steps, size, strict=True)

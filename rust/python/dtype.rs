@@ -317,7 +317,8 @@ fn promoted<'a, 'py: 'a>(
     }
     let dtypes: Vec<_> = arrays.into_iter().map(|array| array.array.dtype()).collect();
     let dtypes = PyTuple::new(py, dtypes)?;
-    let combined = py.import("numpy")?.call_method1("result_type", dtypes.clone())?;
+    let combined = py.import("numpy")?.call_method1("result_type", dtypes.clone());
+    let combined = combined.map_err(|_| Error::NoCommonDtype { dtypes: dtypes.to_string() })?;
     let combined = combined.cast_into::<PyArrayDescr>()?;
     let unknown =
         || Error::WantedDtype { argument: "the result", dtype: combined.to_string() }.into();
