@@ -55,7 +55,7 @@ def test_bits_of_the_function(name, dtype):
 @both_dtypes
 @pytest.mark.parametrize("name", ["signal", "long chains", "groups"])
 def test_bits_of_transforms(name, dtype):
-    """Whatever is kept of the weights: for one size of blocks, and none where they are not finite."""
+    """Kept for one size of blocks, and not at all where some are not finite."""
     problem = LAYERS[name]
     x, weight, bias = problem.floats(dtype)
     for scale in (1, 2.0**100, np.nan):
