@@ -170,7 +170,9 @@ impl Layer {
                             if n == 0 {
                                 dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw = dy.mul(x));
                             } else {
-                                dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw = dw.add(dy.mul(x)));
+                                dw.iter_mut()
+                                    .zip(patch)
+                                    .for_each(|(dw, &x)| *dw = dw.add(dy.mul(x)));
                             }
                         }
                     }

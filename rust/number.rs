@@ -250,7 +250,8 @@ macro_rules! stored_integer {
             fn of_f64(value: f64) -> Self {
                 // Both casts cut off towards zero and stop at the ends of their ranges; what an
                 // unsigned integer of 64 bits holds beyond the first one's is for the second.
-                if Scalar::$scalar as u8 == Scalar::U64 as u8 && value >= 9_223_372_036_854_775_808.0
+                if Scalar::$scalar as u8 == Scalar::U64 as u8
+                    && value >= 9_223_372_036_854_775_808.0
                 {
                     return value as u64 as $type;
                 }

@@ -87,7 +87,7 @@ impl<'py> Call<'py> {
                     geometry,
                     x: &x,
                     weights: &weights,
-                    packed: kept.map(|kept| kept.get().of::<T>()),
+                    prepared: kept.map(|kept| kept.get().of::<T>()),
                     padding: self.padding.part(pass.first),
                     store: &store,
                 };

@@ -168,8 +168,9 @@ mod tests {
             let strides = if channels_last { [4, 80, 40, 8] } else { [40, 80, 20, 4] };
             let shape = [2, 1, 2, 5];
             // SAFETY: 20 distinct elements of a local array.
-            let view =
-                unsafe { ViewMut::<f32>::new(out.as_mut_ptr().cast(), Scalar::F32, &shape, strides.to_vec()) };
+            let view = unsafe {
+                ViewMut::<f32>::new(out.as_mut_ptr().cast(), Scalar::F32, &shape, strides.to_vec())
+            };
             let positions = Positions {
                 lens: &lens,
                 pitches: &pitches,

@@ -46,20 +46,15 @@ impl Format {
 /// Calls a function that is generic over [`Stored`] for a scalar.
 macro_rules! with_stored {
     ($scalar:expr, $stored:ident => $call:expr) => {
+        with_stored!(@each $scalar, $stored => $call, Bool Bool, I8 i8, I16 i16, I32 i32, I64 i64,
+            U8 u8, U16 u16, U32 u32, U64 u64, F16 F16, Bf16 Bf16, F32 f32, F64 f64)
+    };
+    (@each $scalar:expr, $stored:ident => $call:expr, $($variant:ident $type:ident),*) => {
         match $scalar {
-            Scalar::Bool => { type $stored = Bool; $call }
-            Scalar::I8 => { type $stored = i8; $call }
-            Scalar::I16 => { type $stored = i16; $call }
-            Scalar::I32 => { type $stored = i32; $call }
-            Scalar::I64 => { type $stored = i64; $call }
-            Scalar::U8 => { type $stored = u8; $call }
-            Scalar::U16 => { type $stored = u16; $call }
-            Scalar::U32 => { type $stored = u32; $call }
-            Scalar::U64 => { type $stored = u64; $call }
-            Scalar::F16 => { type $stored = F16; $call }
-            Scalar::Bf16 => { type $stored = Bf16; $call }
-            Scalar::F32 => { type $stored = f32; $call }
-            Scalar::F64 => { type $stored = f64; $call }
+            $(Scalar::$variant => {
+                type $stored = $type;
+                $call
+            })*
         }
     };
 }
@@ -304,12 +299,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Safety
     /// Every element of `shape` must be writable for `'a` by this view alone, and no two of them may
     /// overlap.
-    pub unsafe fn new(
-        ptr: *mut u8,
-        scalar: Scalar,
-        shape: &[usize],
-        strides: Vec<isize>,
-    ) -> Self {
+    pub unsafe fn new(ptr: *mut u8, scalar: Scalar, shape: &[usize], strides: Vec<isize>) -> Self {
         let span = span(shape, &strides, scalar.size());
         ViewMut { ptr, scalar, strides, span, memory: PhantomData }
     }

@@ -1,4 +1,4 @@
-"""Every NumPy number: integers exactly modulo 2**n, halves rounded once, complex ones by their parts."""
+"""Every NumPy number: integers exact modulo 2**n, halves rounded once, complex ones by parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = case((2, 3, 5, 6), (4, 3, 3, 2), padding=1)
 def whole(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Numbers over all of an integer's range, its ends among them."""
     rng, dtype = np.random.default_rng(seed), np.dtype(dtype)
-    if dtype == bool:
+    if dtype.kind == "b":
         return rng.random(shape) > 0.5
     ends = np.iinfo(dtype)
     numbers = rng.integers(ends.min, ends.max, shape, dtype.newbyteorder("="), endpoint=True)
@@ -31,7 +31,7 @@ def whole(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def wrapped(exact: np.ndarray, dtype: Any) -> np.ndarray:
     """Python's integers modulo 2**n in a dtype; of bool, whether they are not 0."""
     dtype = np.dtype(dtype)
-    if dtype == bool:
+    if dtype.kind == "b":
         return (exact != 0).astype(bool)
     bits, low = 8 * dtype.itemsize, int(np.iinfo(dtype).min)
     return np.frompyfunc(lambda n: (int(n) - low) % 2**bits + low, 1, 1)(exact).astype(dtype)
@@ -156,9 +156,7 @@ def _on_this_isa() -> list[bytes]:
             if dtype == "float16":
                 operands = problem.floats(dtype)
             else:
-                operands = Operands(
-                    whole(dtype, problem.x), whole(dtype, problem.weight, 1), None
-                )
+                operands = Operands(whole(dtype, problem.x), whole(dtype, problem.weight, 1), None)
             found = problem.run(operands)
             wide = problem.run(operands, dtype=np.float64 if dtype == "float16" else np.int32)
             size = {"weight_size": problem.weight, "grad_output": found}
@@ -216,7 +214,9 @@ def test_complex_numbers(name):
     problem = KINDS[name]
     operands = complex_integers(problem, np.complex64)
     parts = problem.integers(np.float32, 1), problem.integers(np.float32, 2)
-    kinds = itertools.product(*((both, part) for both, part in zip(operands, parts[0], strict=True)))
+    kinds = itertools.product(
+        *((both, part) for both, part in zip(operands, parts[0], strict=True))
+    )
     zero = Options(**{**vars(problem.options), "padding_value": 0})
     constant = problem.options.padding_value
 
@@ -376,24 +376,74 @@ def test_long_doubles_only_when_asked():
 @pytest.mark.parametrize(
     ("arrays", "options", "error", "text"),
     [
-        ((np.int64, np.int8), {"accumulate": np.int32}, TypeError, "int64; pass accumulate=numpy.int64"),
-        ((np.float64, np.int8), {"accumulate": np.float32}, TypeError, "pass accumulate=numpy.float64"),
-        ((np.float32, np.int8), {"accumulate": np.int64}, TypeError, "pass accumulate=numpy.float64"),
-        ((np.complex128, np.int8), {"accumulate": "f4"}, TypeError, "pass accumulate=numpy.complex128"),
-        ((np.int8, np.int8), {"accumulate": np.int16}, ValueError, "accumulate is int16, but must be"),
-        ((np.int8, np.int8), {"dtype": object}, TypeError, "dtype is object, but must be one of bool"),
+        (
+            (np.int64, np.int8),
+            {"accumulate": np.int32},
+            TypeError,
+            "int64; pass accumulate=numpy.int64",
+        ),
+        (
+            (np.float64, np.int8),
+            {"accumulate": np.float32},
+            TypeError,
+            "pass accumulate=numpy.float64",
+        ),
+        (
+            (np.float32, np.int8),
+            {"accumulate": np.int64},
+            TypeError,
+            "pass accumulate=numpy.float64",
+        ),
+        (
+            (np.complex128, np.int8),
+            {"accumulate": "f4"},
+            TypeError,
+            "pass accumulate=numpy.complex128",
+        ),
+        (
+            (np.int8, np.int8),
+            {"accumulate": np.int16},
+            ValueError,
+            "accumulate is int16, but must be",
+        ),
+        (
+            (np.int8, np.int8),
+            {"dtype": object},
+            TypeError,
+            "dtype is object, but must be one of bool",
+        ),
         ((np.int8, np.int8), {"dtype": "M8[s]"}, TypeError, "must be one of bool, int8 to int64"),
         ((np.int8, np.int8), {"method": "fft"}, ValueError, 'method is "fft", but integers'),
         ((np.int8, np.int8), {"padding_value": 0.5}, ValueError, "padding_value is 0.5, but all"),
-        ((np.int8, np.int8), {"padding_value": np.nan}, ValueError, "padding_value is NaN, but all"),
-        ((np.int8, np.int8), {"padding_value": 1j}, TypeError, "padding_value is complex, but x is"),
+        (
+            (np.int8, np.int8),
+            {"padding_value": np.nan},
+            ValueError,
+            "padding_value is NaN, but all",
+        ),
+        (
+            (np.int8, np.int8),
+            {"padding_value": 1j},
+            TypeError,
+            "padding_value is complex, but x is",
+        ),
         ((np.int8, np.int8), {"activation": ("clip", 0.5, 3)}, ValueError, "pass a whole number"),
         ((np.uint64, np.uint8), {"activation": ("clip", 0, 3)}, TypeError, "does not clip uint64"),
-        ((np.complex64, np.int8), {"dtype": np.float32}, TypeError, "dtype is real, but the result"),
+        (
+            (np.complex64, np.int8),
+            {"dtype": np.float32},
+            TypeError,
+            "dtype is real, but the result",
+        ),
         ((np.complex64, np.int8), {"activation": "relu"}, TypeError, "activation compares numbers"),
-        ((np.uint8, np.uint8), {"out": np.zeros((1, 3), int)}, TypeError, "out has dtype int64, but"),
+        (
+            (np.uint8, np.uint8),
+            {"out": np.zeros((1, 3), int)},
+            TypeError,
+            "out has dtype int64, but",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be(arrays, options, error, text):
     x, weight = np.ones((1, 4), arrays[0]), np.ones((1, 1, 2), arrays[1])
     with pytest.raises(error) as caught:

@@ -69,13 +69,16 @@ def conv_input(
     input_size : sequence of int
         The shape of the input: (N, C, *spatial) or (C, *spatial), or with the channels last.
     weight : array_like, shape (O, C // groups, *kernel)
-        The kernels of the convolution. float32 or float64.
+        The kernels of the convolution. Complex ones are conjugated: this is the adjoint.
     grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
-        The gradient of the result. float32 or float64, of any strides.
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     stride, padding, dilation, groups, padding_mode, flip, channels_last
         Those of the convolution, as in `faltung.conv`. Its `padding_value` does not matter here.
+    dtype : dtype, optional
+        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
     accumulate : bool
-        Add to `out` rather than overwrite it.
+        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
+        of sums, follows from `dtype` here.)
     out : ndarray, optional
         Receives the gradient and is returned. It must have exactly its shape and dtype and not
         overlap an operand; any strides will do.
@@ -326,17 +329,21 @@ def conv_weight(
     Parameters
     ----------
     x : array_like, shape (N, C, *spatial) or (C, *spatial), or with the channels last
-        The input of the convolution. float32 or float64, of any strides and byte order.
+        The input of the convolution, of any strides, byte order and dtype that `faltung.conv`
+        takes. Complex ones are conjugated: this is the adjoint.
     weight_size : sequence of int
         The shape of the weight, (O, C // groups, *kernel).
     grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
-        The gradient of the result. float32 or float64, of any strides.
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last
         Those of the convolution, as in `faltung.conv`.
     per_sample : bool
         Keep the gradients of the images of a batch apart.
+    dtype : dtype, optional
+        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
     accumulate : bool
-        Add to `out` rather than overwrite it.
+        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
+        of sums, follows from `dtype` here.)
     out : ndarray, optional
         Receives the gradient and is returned. It must have exactly its shape and dtype and not
         overlap an operand; any strides will do.
@@ -590,7 +597,7 @@ def conv_bias(
     Parameters
     ----------
     grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
-        The gradient of the result. float32 or float64, of any strides.
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     rank : int, optional
         The number of spatial axes, which tells whether there is a batch; else the first axis
         counts as one.

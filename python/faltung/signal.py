@@ -66,8 +66,10 @@ def convolve(
     boundary : str or one str for each of `axes`
         What stands beyond `x`, a `padding_mode` of `faltung.conv`: "zeros", "reflect",
         "symmetric", "replicate", "circular" or their other names.
-    boundary_value : float
+    boundary_value : float, int or complex
         The constant of the boundary "zeros" or "constant".
+    dtype, accumulate : dtype, optional
+        Those of the result and of its sums, as in `faltung.conv`.
     out : ndarray, optional
         Receives the result and is returned; of its shape and dtype, with any strides.
     method, threads
@@ -76,7 +78,7 @@ def convolve(
     Returns
     -------
     ndarray
-        The axes are those of `x`; the dtype is `numpy.result_type` of `x` and `kernel`.
+        The axes are those of `x`; the dtype is `dtype`, or `numpy.result_type` of `x` and `kernel`.
 
     Raises
     ------
@@ -114,7 +116,11 @@ def convolve(
            [2., 5.]])
     """
     frame = _Frame(np.asarray(x), np.asarray(kernel), mode, axes)
-    options: dict[str, Any] = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
+    options: dict[str, Any] = {
+        "padding_mode": boundary,
+        "padding_value": boundary_value,
+        "method": method,
+    }
     options |= {"dtype": dtype, "accumulate": accumulate}
     return frame.run(out, flip=True, threads=threads, **options)
 
@@ -135,13 +141,15 @@ def correlate(
 ) -> Array:
     """Correlate with a kernel: `convolve` with the kernel as it is, not flipped.
 
-    ``c(i,j) = sum over a,b of x(i+a,j+b) kernel(a,b)``
+    ``c(i,j) = sum over a,b of x(i+a,j+b) kernel(a,b)``, and of complex numbers the conjugate of
+    ``kernel(a,b)``, as in NumPy and SciPy,
 
     where "full" begins with i, j at ``-(k - 1)``, k being the length of the kernel along an axis.
 
     Parameters
     ----------
-    x, kernel, mode, axes, boundary, boundary_value, out, method, threads
+    x, kernel, mode, axes, boundary, boundary_value, dtype, accumulate, out, method, \
+threads
         As in `convolve`.
 
     Returns
@@ -156,7 +164,7 @@ def correlate(
 
     Notes
     -----
-    For real numbers it is `scipy.signal.correlate`, whose default "full" it has too, and but for
+    It is `scipy.signal.correlate`, whose default "full" it has too, and but for
     "same" with a kernel longer than `x`, `numpy.correlate`, whose default is "valid".
     (`scipy.signal.correlate2d` begins "same" one element later for kernels of even length.)
     Exchanging `x` and `kernel` turns the result around.
@@ -171,7 +179,11 @@ def correlate(
     array([2., 2., 4., 6.])
     """
     frame = _Frame(np.asarray(x), conjugate(np.asarray(kernel)), mode, axes)
-    options: dict[str, Any] = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
+    options: dict[str, Any] = {
+        "padding_mode": boundary,
+        "padding_value": boundary_value,
+        "method": method,
+    }
     options |= {"dtype": dtype, "accumulate": accumulate}
     return frame.run(out, flip=False, threads=threads, **options)
 
@@ -333,7 +345,7 @@ def sampled(
     array([0. , 0.5, 1. , 0.5, 0. ])
     """
     F, G = numbers(f=f, g=g)
-    if F.dtype.kind in "biu":  # whole samples, but not their products with the spacing
+    if F.dtype.kind in "biu":  # samples may be whole numbers, an integral need not be
         F, G = F.astype(np.float64), G.astype(np.float64)
     rank = F.ndim
     if G.ndim != rank or rank < 1:

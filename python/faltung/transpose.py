@@ -48,8 +48,8 @@ def conv_transpose(
     Parameters
     ----------
     x : array_like, shape (N, C, *spatial) or (C, *spatial)
-        What `conv` would give. With `channels_last`, (N, *spatial, C) or (*spatial, C). float32 or
-        float64, of any strides and byte order.
+        What `conv` would give. With `channels_last`, (N, *spatial, C) or (*spatial, C). Of
+        any strides, byte order, and dtype that `conv` takes.
     weight : array_like, shape (C, O // groups, *kernel)
         The weight that `conv` would take: C is its number of outputs, and O of its channels.
     bias : array_like, shape (O,), optional
@@ -164,7 +164,7 @@ def conv_transpose1d(
     Parameters
     ----------
     x : array_like, shape (N, C, W) or (C, W)
-        (N, W, C) or (W, C) with `channels_last`. float32 or float64.
+        (N, W, C) or (W, C) with `channels_last`.
     weight : array_like, shape (C, O // groups, kW)
         The weight of the convolution whose adjoint this is.
     bias : array_like, shape (O,), optional
@@ -232,7 +232,7 @@ def conv_transpose2d(
     Parameters
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W)
-        (N, H, W, C) or (H, W, C) with `channels_last`. float32 or float64.
+        (N, H, W, C) or (H, W, C) with `channels_last`.
     weight : array_like, shape (C, O // groups, kH, kW)
         The weight of the convolution whose adjoint this is.
     bias : array_like, shape (O,), optional
@@ -299,7 +299,7 @@ def conv_transpose3d(
     Parameters
     ----------
     x : array_like, shape (N, C, D, H, W) or (C, D, H, W)
-        (N, D, H, W, C) or (D, H, W, C) with `channels_last`. float32 or float64.
+        (N, D, H, W, C) or (D, H, W, C) with `channels_last`.
     weight : array_like, shape (C, O // groups, kD, kH, kW)
         The weight of the convolution whose adjoint this is.
     bias : array_like, shape (O,), optional

@@ -192,7 +192,9 @@ impl Constant {
             (Value::Integer(integer.into()), 0.0)
         } else if let Ok(integer) = object.extract::<i128>() {
             (Value::Integer(integer), 0.0)
-        } else if object.is_instance_of::<PyComplex>() || kind().is_ok_and(|k| k.eq("c").is_ok_and(|c| c)) {
+        } else if object.is_instance_of::<PyComplex>()
+            || kind().is_ok_and(|k| k.eq("c").is_ok_and(|c| c))
+        {
             let part = |name| object.getattr(name)?.extract::<f64>();
             (Value::Float(part("real").map_err(wrong)?), part("imag").map_err(wrong)?)
         } else {

@@ -165,23 +165,14 @@ pub(super) enum Sums {
 /// Calls a function that is generic over the element for what sums are kept in.
 macro_rules! with_element {
     ($sums:expr, $element:ident => $call:expr) => {
+        with_element!(@each $sums, $element => $call, F32 f32, F64 f64, I32 i32, I64 i64)
+    };
+    (@each $sums:expr, $element:ident => $call:expr, $($variant:ident $type:ident),*) => {
         match $sums {
-            crate::python::dtype::Sums::F32 => {
-                type $element = f32;
+            $(crate::python::dtype::Sums::$variant => {
+                type $element = $type;
                 $call
-            }
-            crate::python::dtype::Sums::F64 => {
-                type $element = f64;
-                $call
-            }
-            crate::python::dtype::Sums::I32 => {
-                type $element = i32;
-                $call
-            }
-            crate::python::dtype::Sums::I64 => {
-                type $element = i64;
-                $call
-            }
+            })*
         }
     };
 }

@@ -40,8 +40,7 @@ impl<'py> Call<'py> {
         let inputs =
             [(*name, Some(gradient)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
         let expected = self.geometry.input_shape();
-        let result =
-            Outcome::new(py, out, &expected, (&self.numbers, self.accumulate), inputs)?;
+        let result = Outcome::new(py, out, &expected, (&self.numbers, self.accumulate), inputs)?;
         let kernels = tile::kernels::<T>()?;
         for pass in self.numbers.passes((gradient, &self.weight), self.conjugated) {
             if pass.nothing && self.accumulate {
@@ -64,7 +63,12 @@ impl<'py> Call<'py> {
                 let store = Store { out, bias: &bias, activation, accumulate };
                 let problem =
                     Adjoint { geometry, gradient: &gradient, weights: &weights, store: &store };
-                adjoint::input(self.method, &problem, kernels, &Team { threads: self.threads, stop })
+                adjoint::input(
+                    self.method,
+                    &problem,
+                    kernels,
+                    &Team { threads: self.threads, stop },
+                )
             })?;
         }
         result.finish()
