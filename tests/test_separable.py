@@ -103,7 +103,7 @@ def test_error_bound(name, dtype):
 
 @both_dtypes
 def test_rounded_products(dtype):
-    """Weights that are rounded have factors too, where that is asked for, and a bound of their own."""
+    """Rounded weights have factors too, where asked for, and a bound of their own."""
     rng = np.random.default_rng(1)
     g = np.exp(-(np.linspace(-3, 3, 15) ** 2) / 2)
     g /= g.sum()

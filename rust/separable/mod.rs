@@ -48,7 +48,7 @@ const ITEMS_PER_THREAD: usize = 4;
 // Nanoseconds on the nominal machine of `plan`.
 
 /// Of an element that one pass leaves for the next.
-const MOVE: f64 = 0.25;
+const MOVE: f64 = 0.8;
 /// Of a pass over a block.
 const PASS: f64 = 3e3;
 /// Of a weight, to find the factors.
