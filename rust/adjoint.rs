@@ -184,6 +184,11 @@ fn phases<T: Planned>(
                 ..*store
             },
         };
+        // A method that was asked for may not be able to compute every phase.
+        let method = match method {
+            Some(method) if method.refuses(&forward).is_some() => Some(Method::Direct),
+            method => method,
+        };
         T::run(method, &forward, kernels, team)?;
     }
     Ok(())
