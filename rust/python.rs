@@ -4,6 +4,7 @@
 mod arguments;
 mod array;
 mod dtype;
+mod explain;
 mod gradient;
 mod ladder;
 mod memory;
@@ -62,39 +63,92 @@ struct Call<'py> {
 
 impl<'py> Call<'py> {
     fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
+        arguments::check_method(self.method, self.numbers.integers)?;
         let expected = self.geometry.output_shape();
         let inputs =
             [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
         let result = Outcome::new(py, out, &expected, (&self.numbers, false), inputs)?;
         let kernels = tile::kernels::<T>()?;
-        for pass in self.numbers.passes((&self.x, &self.weight), false) {
-            let (shape, strides) = canonical(&self.geometry, &self.x.array);
-            let x = self.x.view(&shape, strides, (pass.first, false));
-            let shape = self.weight.shape();
-            let strides = self.weight.array.strides().to_vec();
-            let weight = self.weight.view(shape, strides, pass.second);
-            let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
-            let out = result.view(pass.result, &out_shape, out_strides);
-            let bias = bias(&self.bias, &pass);
-            let nothing = Geometry { channels: 0, ..self.geometry.clone() };
-            let geometry = if pass.nothing { &nothing } else { &self.geometry };
-            let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
-            interruptible(py, self.geometry.flops(), |stop| {
-                let weights = Weights::new(&weight, shape, self.flip)?;
-                let activation = self.numbers.activation(self.activation);
-                let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
-                let problem = Problem {
-                    geometry,
-                    x: &x,
-                    weights: &weights,
-                    prepared: kept.map(|kept| kept.get().of::<T>()),
-                    padding: self.padding.part(pass.first),
-                    store: &store,
-                };
-                T::run(self.method, &problem, kernels, &Team { threads: self.threads, stop })
+        for pass in self.passes() {
+            self.with::<T, _>(&result, &pass, |problem| {
+                interruptible(py, self.geometry.flops(), |stop| {
+                    T::run(self.method, problem, kernels, &Team { threads: self.threads, stop })
+                })
             })?;
         }
         result.finish()
+    }
+
+    /// The real convolutions that it is.
+    fn passes(&self) -> Vec<Pass> {
+        self.numbers.passes((&self.x, &self.weight), false)
+    }
+
+    /// Does `work` with one of these, the result of which belongs into a part of an array.
+    fn with<T: Planned, R>(
+        &self,
+        result: &Outcome<'py>,
+        pass: &Pass,
+        work: impl FnOnce(&Problem<'_, T>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let (shape, strides) = canonical(&self.geometry, &self.x.array);
+        let x = self.x.view(&shape, strides, (pass.first, false));
+        let shape = self.weight.shape();
+        let strides = self.weight.array.strides().to_vec();
+        let weight = self.weight.view(shape, strides, pass.second);
+        let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
+        let out = result.view(pass.result, &out_shape, out_strides);
+        let bias = bias(&self.bias, pass);
+        let nothing = Geometry { channels: 0, ..self.geometry.clone() };
+        let weights = Weights::new(&weight, shape, self.flip)?;
+        let activation = self.numbers.activation(self.activation);
+        let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
+        let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
+        work(&Problem {
+            geometry: if pass.nothing { &nothing } else { &self.geometry },
+            x: &x,
+            weights: &weights,
+            prepared: kept.map(|kept| kept.get().of::<T>()),
+            padding: self.padding.part(pass.first),
+            store: &store,
+        })
+    }
+
+    /// Parses and checks the arguments of a convolution but `out`.
+    fn new(
+        rank: usize,
+        [x, weight, bias]: [Any<'_, 'py>; 3],
+        options: [Any<'_, 'py>; 5],
+        [padding_value, flip, activation, channels_last]: [Any<'_, 'py>; 4],
+        [dtype, accumulate, method, threads, kept]: [Any<'_, 'py>; 5],
+    ) -> PyResult<Self> {
+        let wanted = Wanted::new(dtype, accumulate)?;
+        let x = Array::new("x", x, &wanted)?;
+        let weight = Array::new("weight", weight, &wanted)?;
+        let bias = Array::optional("bias", bias, &wanted)?;
+        let channels_last = boolean("channels_last", channels_last)?;
+        let spec = spec((rank > 0).then_some(rank), options, channels_last)?;
+        let geometry =
+            Geometry::new(&spec, x.shape(), weight.shape(), bias.as_ref().map(Array::shape))?;
+        let activation = arguments::activation(activation)?;
+        let arrays = [Some(&x), Some(&weight), bias.as_ref()];
+        let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
+        let call = Call {
+            geometry,
+            padding: Constant::new("padding_value", padding_value)?,
+            flip: boolean("flip", flip)?,
+            activation,
+            method: arguments::method(method)?,
+            threads: arguments::threads(threads)?,
+            kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
+            numbers,
+            x,
+            weight,
+            bias,
+        };
+        call.padding.check("padding_value", (call.x.number, numbers.integers))?;
+        arguments::check_activation(activation, numbers.integers)?;
+        Ok(call)
     }
 }
 
@@ -181,35 +235,14 @@ fn conv<'py>(
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let wanted = Wanted::new(dtype, accumulate)?;
-    let x = Array::new("x", x, &wanted)?;
-    let weight = Array::new("weight", weight, &wanted)?;
-    let bias = Array::optional("bias", bias, &wanted)?;
-    let channels_last = boolean("channels_last", channels_last)?;
-    let options = [stride, padding, dilation, groups, padding_mode];
-    let spec = spec((rank > 0).then_some(rank), options, channels_last)?;
-    let geometry =
-        Geometry::new(&spec, x.shape(), weight.shape(), bias.as_ref().map(Array::shape))?;
-    let activation = arguments::activation(activation)?;
-    let arrays = [Some(&x), Some(&weight), bias.as_ref()];
-    let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
-    let call = Call {
-        geometry,
-        padding: Constant::new("padding_value", padding_value)?,
-        flip: boolean("flip", flip)?,
-        activation,
-        method: arguments::method(method)?,
-        threads: arguments::threads(threads)?,
-        kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
-        numbers,
-        x,
-        weight,
-        bias,
-    };
-    call.padding.check("padding_value", (call.x.number, numbers.integers))?;
-    arguments::check_activation(activation, numbers.integers)?;
-    arguments::check_method(call.method, numbers.integers)?;
-    with_element!(numbers.sums, T => call.run::<T>(py, out))
+    let call = Call::new(
+        rank,
+        [x, weight, bias],
+        [stride, padding, dilation, groups, padding_mode],
+        [padding_value, flip, activation, channels_last],
+        [dtype, accumulate, method, threads, kept],
+    )?;
+    with_element!(call.numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.
@@ -282,6 +315,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(conv, module)?)?;
     module.add_function(wrap_pyfunction!(output_shape, module)?)?;
+    module.add_function(wrap_pyfunction!(explain::explain, module)?)?;
     module.add_function(wrap_pyfunction!(config, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
