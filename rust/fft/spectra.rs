@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::contract::Problem;
 use crate::error::{Error, room};
-use crate::parallel::{Stopped, Team, Workspace, with_scratch};
+use crate::memory::{Workspace, with_scratch};
+use crate::parallel::{Stopped, Team};
 use crate::view::{ViewMut, advance};
 
 use super::block::{Engine, Transformed, Values};
@@ -223,6 +224,11 @@ impl Spectra {
         let start = at / self.rows * self.group + at % self.rows * self.inputs * unit;
         let at = self.values.elements::<T>()[start..].as_ptr().cast_mut();
         Values { at, pitch: self.pitch }
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        self.values.bytes()
     }
 
     /// The sums of the weights of an output channel, and of those that follow it.
