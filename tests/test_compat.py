@@ -253,6 +253,19 @@ def test_nan_stays_under_its_window():
     assert found == [[3, 4], [4, 3], [4, 4], [4, 5], [5, 4]]
 
 
+@pytest.mark.parametrize("name", ["convolve", "correlate"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_taps_of_weight_zero_do_not_count(scipy, name, dtype):
+    x = integers(6, 7, dtype=dtype)
+    x[2, 3], x[5, 0] = np.nan, np.inf
+    weights = [[0, 2, 0], [3, 0, -1]]
+    for mode in EDGES:
+        found = getattr(ndimage, name)(x, weights, mode=mode, origin=(0, 1))
+        expected = getattr(scipy.ndimage, name)(x, weights, mode=mode, origin=(0, 1))
+        assert (np.isfinite(found) == np.isfinite(expected)).all()
+        same(found[np.isfinite(found)], expected[np.isfinite(expected)])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

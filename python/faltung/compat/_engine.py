@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .. import _core
 
-__all__ = ["conv", "in_engine"]
+__all__ = ["conv", "in_engine", "pad"]
 
 Array = npt.NDArray[Any]
 Sides = Sequence[tuple[int, int]]
@@ -119,15 +119,8 @@ def _plain(
 ) -> Array:
     """The sum over taps in NumPy, for objects and extended precision."""
     rank = len(padding)
-    modes = [mode] * rank if isinstance(mode, str) else list(mode)
-    for axis, ((before, after), how) in enumerate(zip(padding, modes, strict=True), start=2):
-        length = x.shape[axis]
-        keep = slice(max(-before, 0), length - max(-after, 0))
-        x = x[(slice(None),) * axis + (keep,)]
-        sides = [(0, 0)] * x.ndim
-        sides[axis] = max(before, 0), max(after, 0)
-        constant = {"constant_values": value} if how == "constant" else {}
-        x = np.pad(x, sides, how, **constant)  # type: ignore[call-overload]
+    modes = ["constant"] * 2 + ([mode] * rank if isinstance(mode, str) else list(mode))
+    x = pad(x, [(0, 0), (0, 0), *padding], modes, value)
     if flip:
         weight = np.flip(weight, range(2, 2 + rank))
     kernel = weight.shape[2:]
@@ -140,3 +133,16 @@ def _plain(
         factor = weight[(..., *tap)].reshape(groups, -1, *(1,) * rank)
         result = result + x[(slice(None), slice(None), None, *window)] * factor
     return np.asarray(result).reshape(len(x), -1, *size)
+
+
+def pad(x: Array, padding: Sides, mode: str | Sequence[str], value: complex) -> Array:
+    """`numpy.pad` with one mode an axis, and negative padding that crops."""
+    modes = [mode] * x.ndim if isinstance(mode, str) else mode
+    for axis, ((before, after), how) in enumerate(zip(padding, modes, strict=True)):
+        kept = slice(max(-before, 0), x.shape[axis] - max(-after, 0))
+        x = x[(slice(None),) * axis + (kept,)]
+        sides = [(0, 0)] * x.ndim
+        sides[axis] = max(before, 0), max(after, 0)
+        constant = {"constant_values": value} if how == "constant" else {}
+        x = np.pad(x, sides, how, **constant)  # type: ignore[call-overload]
+    return x

@@ -28,15 +28,16 @@ Every function takes these arguments of `scipy.ndimage`:
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from ._engine import conv
+from ._engine import conv, pad
 
 __all__ = [
     "convolve",
@@ -68,6 +69,8 @@ MODES = {
     "wrap": "wrap",
     "grid-wrap": "wrap",
 }
+# The weights of sobel and prewitt: of the derivative, and along the other axes.
+SLOPE, SOBEL, PREWITT = np.array([[-1.0, 0.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
 # Characters of the dtypes of inputs and outputs, those of SciPy.
 DTYPES = frozenset("?bBhHiIlLqQfdFD")
 
@@ -470,7 +473,7 @@ def sobel(
            [0, 4, 4],
            [0, 4, 4]])
     """
-    return _gradient(input, axis, [1.0, 2.0, 1.0], output, mode, cval)
+    return _gradient(input, axis, SOBEL, output, mode, cval)
 
 
 def prewitt(
@@ -508,7 +511,7 @@ def prewitt(
            [0, 3, 3],
            [0, 3, 3]])
     """
-    return _gradient(input, axis, [1.0, 1.0, 1.0], output, mode, cval)
+    return _gradient(input, axis, PREWITT, output, mode, cval)
 
 
 def laplace(
@@ -545,18 +548,18 @@ def laplace(
     """
     image = np.asarray(input)
     along = _axes(axes, image.ndim)
-    modes = _each(mode, len(along))
+    modes = ["constant"] * image.ndim
+    for axis, how in zip(along, _each(mode, len(along)), strict=True):
+        modes[axis] = _mode(how)
     dtype, array = _output(output, image, cval)
     if not along or not image.size:
         return _store(image, dtype, array)
-    second = np.array([1.0, -2.0, 1.0])
-    # Sums in the dtype of the output, as in SciPy. Axis by axis, since a kernel of all axes at once
-    # would multiply its zero corners with NaN and infinities.
-    result: Any = None
-    for axis, how in zip(along, modes, strict=True):
-        difference = _weighted(image, axis, second, _mode(how), cval, 0, dtype, None)
-        result = difference if result is None else np.add(result, difference, out=result)
-    return _store(result, dtype, array)
+    kernel = np.zeros([3 if axis in along else 1 for axis in range(image.ndim)])
+    middle = tuple(k // 2 for k in kernel.shape)
+    for axis in along:
+        kernel[(*middle[:axis], slice(None), *middle[axis + 1 :])] += [1, -2, 1]
+    padding = [(k, k) for k in middle]
+    return _sums(image, kernel, padding, modes, cval, dtype, array, False, sparse=True)
 
 
 # An axis, the weights or the size of a window, the mode, the origin.
@@ -596,7 +599,8 @@ def _windowed(
     dtype, array = _output(output, image, cval, kernel.dtype.kind == "c")
     if not image.size or not image.ndim:
         return _store(image * kernel if not image.ndim else image, dtype, array)
-    return _sums(image, kernel, padding, _mode(mode), cval, dtype, array, flip)
+    sparse = np.count_nonzero(kernel) < kernel.size
+    return _sums(image, kernel, padding, _mode(mode), cval, dtype, array, flip, sparse)
 
 
 def _along(
@@ -677,7 +681,7 @@ def _means(
 def _gradient(
     input: npt.ArrayLike,
     axis: SupportsIndex,
-    smooth: Sequence[float],
+    smooth: Array,
     output: Output,
     mode: Modes,
     cval: complex,
@@ -686,9 +690,17 @@ def _gradient(
     image = np.asarray(input)
     first = _axis(axis, image.ndim)
     modes = _each(mode, image.ndim)
+    kernels = [SLOPE if other == first else smooth for other in range(image.ndim)]
+    dtype, array = _output(output, image, cval)
+    if cval == 0 and image.size and image.ndim < 4 and dtype.char not in "LQ":
+        # All axes at once: with zeros outside, and with every other mode, what stands outside the first
+        # sums is what the sums of what stands outside would be. Negative sums that wrapped to uint64
+        # are not exact in the next pass, and 81 taps and more are slower than passes.
+        kernel = functools.reduce(np.multiply.outer, kernels)
+        padding = [(1, 1)] * image.ndim
+        return _sums(image, kernel, padding, [_mode(m) for m in modes], cval, dtype, array, False)
     order = [first, *(other for other in range(image.ndim) if other != first)]
-    kernels = [np.array([-1.0, 0.0, 1.0]), *[np.array(smooth)] * (image.ndim - 1)]
-    passes = [(n, kernel, modes[n], 0) for n, kernel in zip(order, kernels, strict=True)]
+    passes = [(other, kernels[other], modes[other], 0) for other in order]
     return _passes(image, passes, output, cval)
 
 
@@ -713,21 +725,50 @@ def _sums(
     image: Array,
     kernel: Array,
     padding: Sequence[tuple[int, int]],
-    mode: str,
+    mode: str | list[str],
     cval: complex,
     dtype: np.dtype[Any],
     array: Array | None,
     flip: bool,
+    sparse: bool = False,
 ) -> Array:
-    """One call of the engine, its result in `array` or a new array of `dtype`."""
+    """One call of the engine, its result in `array` or a new array of `dtype`.
+
+    `sparse` says that there are weights of 0, whose taps do not count.
+    """
     image = _wide(image)
-    total = np.result_type(image, kernel)
-    if array is not None and array.dtype == total and not np.may_share_memory(array, image):
-        target = array[None, None]
-        conv(image[None, None], kernel[None, None], padding, mode, cval, flip=flip, out=target)
-        return array
-    result = conv(image[None, None], kernel[None, None], padding, mode, cval, flip=flip)[0, 0]
-    return _store(result, dtype, array)
+    direct = (
+        array is not None
+        and array.dtype == np.result_type(image, kernel)
+        and not np.may_share_memory(array, image)
+    )
+    out = array[None, None] if array is not None and direct else None
+    result: Array = conv(
+        image[None, None], kernel[None, None], padding, mode, cval, flip=flip, out=out
+    )[0, 0]
+    # The sum of all is not finite if one of them is not.
+    if sparse and not np.isfinite(result.sum()):
+        _leave_out_zeros(result, image, np.flip(kernel) if flip else kernel, padding, mode, cval)
+    return array if array is not None and direct else _store(result, dtype, array)
+
+
+def _leave_out_zeros(
+    result: Array,
+    image: Array,
+    kernel: Array,
+    padding: Sequence[tuple[int, int]],
+    mode: str | list[str],
+    cval: complex,
+) -> None:
+    """Sum anew what is not finite, without the taps that would multiply NaN or infinity by 0."""
+    places = np.nonzero(~np.isfinite(result))
+    padded = pad(image, padding, mode, cval)
+    total = np.zeros(len(places[0]), result.dtype)
+    with np.errstate(invalid="ignore"):
+        for tap in np.argwhere(kernel):
+            window = tuple(place + k for place, k in zip(places, tap, strict=True))
+            total += kernel[tuple(tap)] * padded[window]
+    result[places] = total
 
 
 def _store(result: Array, dtype: np.dtype[Any], array: Array | None) -> Array:
@@ -792,6 +833,11 @@ def _gaussian(sigma: float, order: int, truncate: float, radius: int | None) -> 
         raise ValueError(f"order must be non-negative, not {order}")
     if not isinstance(reach, (int, np.integer)) or reach < 0:
         raise ValueError(f"Radius must be a nonnegative integer, not {reach}.")
+    return _gaussian_weights(float(sigma), int(order), int(reach))
+
+
+@functools.lru_cache(maxsize=64)
+def _gaussian_weights(sigma: float, order: int, reach: int) -> Array:
     x = np.arange(-reach, reach + 1, dtype=np.float64)
     weights = np.exp(x * x * (-0.5 / (sigma * sigma)))
     weights /= weights.sum()
@@ -802,6 +848,7 @@ def _gaussian(sigma: float, order: int, truncate: float, radius: int | None) -> 
             factor = factor.deriv() + factor * slope
         # A derivative is odd or even, and correlation does not turn it around.
         weights *= factor(-x)
+    weights.flags.writeable = False
     return weights
 
 
@@ -835,7 +882,7 @@ def _mode(mode: str) -> str:
 
 def _each(value: Any, count: int) -> list[Any]:
     """One entry an axis, from one for all or one an axis."""
-    if isinstance(value, str) or not isinstance(value, Iterable) or not np.iterable(value):
+    if isinstance(value, str) or not np.iterable(value):
         return [value] * count
     entries = list(value)
     if len(entries) != count:

@@ -435,38 +435,43 @@ def _covers(a: Shape, b: Shape) -> bool:
     )
 
 
-def _part(n: int, k: int, mode: str) -> tuple[int, int]:
-    """Where a mode's part of the full convolution begins, and its length; k covers no n."""
+def _sides(a: Shape, b: Shape, mode: str, swapped: bool) -> list[tuple[int, int]]:
+    """Padding of the image before and after each axis, for a mode's part of a's convolution with b.
+
+    `swapped` says that b is the image and a the kernel. Under "same" the part begins at (k - 1) // 2 of
+    the full result, k being the length of b, and is as long as a; under "valid", a covers b.
+    """
     if mode == "full":
-        return 0, n + k - 1
-    if mode == "same":
-        return (k - 1) // 2, n
-    return k - 1, n - k + 1
+        return [(k - 1, k - 1) for k in (a if swapped else b)]
+    if mode == "valid":
+        return [(0, 0)] * len(a)
+    if swapped:
+        return [(n - 1 - (k - 1) // 2, n - k + (k - 1) // 2) for n, k in zip(a, b, strict=True)]
+    return [(k // 2, (k - 1) // 2) for k in b]
 
 
 def _convolved(a: Array, b: Array, mode: str, method: str) -> Array:
     """The convolution of two arrays of at least one axis, without their arguments' checks."""
     if mode == "valid" and not _covers(a.shape, b.shape):
         a, b = b, a
-    if not a.size or not b.size:
+    n, k = a.size, b.size
+    if not n or not k:
         raise ValueError(f"in1 and in2 cannot be empty, but have shapes {a.shape} and {b.shape}")
-    parts = [_part(n, k, mode) for n, k in zip(a.shape, b.shape, strict=True)]
-    # It commutes, and is cheaper with the smaller one as the kernel.
-    x, kernel = (a, b) if a.size >= b.size else (b, a)
-    padding = [
-        (k - 1 - start, length - n + start)
-        for n, k, (start, length) in zip(x.shape, kernel.shape, parts, strict=True)
-    ]
-    if x.dtype.kind in "iub" and kernel.dtype.kind in "iub":
-        if method != "direct" and x.size * kernel.size > FEW and _transforms(a, b, mode):
-            dtype = np.result_type(x, kernel)
-            sums = conv(
-                x.astype(float)[None, None], kernel.astype(float)[None, None], padding, flip=True
-            )
-            return np.rint(sums[0, 0]).astype(dtype)
+    # It commutes, and is cheaper with the smaller one as the kernel. Not under "valid", where a covers
+    # b, and both may be as large only if they are as long.
+    swapped = n < k
+    padding = _sides(a.shape, b.shape, mode, swapped)
+    x, kernel = (b, a) if swapped else (a, b)
+    if a.dtype.kind in "iub" and b.dtype.kind in "iub":
+        if method != "direct" and n * k > FEW and _transforms(a, b, mode):
+            wide = x.astype(float)[None, None], kernel.astype(float)[None, None]
+            sums = conv(*wide, padding, flip=True)[0, 0]
+            return np.rint(sums, out=sums).astype(np.result_type(x, kernel))
         method = "direct"
-    how = "direct" if method == "direct" else "auto"
-    result: Array = conv(x[None, None], kernel[None, None], padding, flip=True, method=how)[0, 0]
+    result: Array = conv(
+        x[None, None], kernel[None, None], padding, flip=True,
+        method="direct" if method == "direct" else "auto",
+    )[0, 0]  # fmt: skip
     # The sum of all is not finite if one of them is not.
     if method == "fft" and result.dtype.kind in "fc" and not np.isfinite(result.sum()):
         warnings.warn(
@@ -482,8 +487,10 @@ def _transforms(a: Array, b: Array, mode: str) -> bool:
     dtype = np.result_type(a, b)
     if dtype.kind not in "iufc" or not in_engine(np.result_type(dtype, np.float32)):
         return False
-    parts = [_part(n, k, mode) for n, k in zip(a.shape, b.shape, strict=True)]
-    outputs = math.prod(length for _, length in parts)
+    outputs = math.prod(
+        n + k - 1 if mode == "full" else n if mode == "same" else n - k + 1
+        for n, k in zip(a.shape, b.shape, strict=True)
+    )
     taps = min(a.size, b.size)
     if a.ndim and taps * min(outputs, a.size + b.size) < FEW:
         return False
@@ -536,13 +543,10 @@ def _broadcast(a: Array, b: Array, mode: str, along: list[int]) -> Array:
 
     if mode == "valid" and not _covers(lengths(a), lengths(b)):
         a, b = b, a
-    parts = [_part(n, k, mode) for n, k in zip(lengths(a), lengths(b), strict=True)]
-    x, kernel = (a, b) if math.prod(lengths(a)) >= math.prod(lengths(b)) else (b, a)
+    swapped = math.prod(lengths(a)) < math.prod(lengths(b))
+    padding = _sides(lengths(a), lengths(b), mode, swapped)
+    x, kernel = (b, a) if swapped else (a, b)
     size, taps = lengths(x), lengths(kernel)
-    padding = [
-        (k - 1 - start, length - n + start)
-        for n, k, (start, length) in zip(size, taps, parts, strict=True)
-    ]
     images = [axis for axis in others if kernel.shape[axis] == 1]
     kernels = [axis for axis in others if kernel.shape[axis] != 1 and x.shape[axis] == 1]
     channels = [axis for axis in others if kernel.shape[axis] != 1 and x.shape[axis] != 1]
