@@ -1,9 +1,9 @@
 """Time `faltung.compat` beside SciPy on the shapes of SciPy's own benchmarks.
 
 The shapes and modes of ``scipy.signal`` are those that SciPy's benchmark suite has for these
-functions. It has none for the linear filters of ``scipy.ndimage``: they get the shapes and modes that it
-has for that module's interpolation. Both libraries take turns in one process and have as many threads
-as they use by default, SciPy one; the median of the turns counts.
+functions. It has none for the linear filters of ``scipy.ndimage``: they get the shapes and modes
+that it has for that module's interpolation. Both libraries take turns in one process and have as
+many threads as they use by default, SciPy one; the median of the turns counts.
 
     python benches/scipy_compat.py
     python benches/scipy_compat.py --only ndimage.sobel
@@ -62,9 +62,7 @@ def images() -> Iterator[Case]:
         (rng.standard_normal((ma, na)), rng.standard_normal((mb, nb)))
         for ma, na, mb, nb in product((8, 13, 30, 36), repeat=4)
     ]
-    covered = [
-        (a, b) for a, b in pairs if b.shape[0] <= a.shape[0] and b.shape[1] <= a.shape[1]
-    ]
+    covered = [(a, b) for a, b in pairs if b.shape[0] <= a.shape[0] and b.shape[1] <= a.shape[1]]
     for name, mode, boundary in product(
         ("convolve2d", "correlate2d"), MODES, ("fill", "wrap", "symm")
     ):
@@ -110,7 +108,7 @@ def filters() -> Iterator[Case]:
     """Filters of images and volumes."""
     shapes = ((64, 64), (512, 512), (2048, 2048), (16, 16, 16), (128, 128, 128))
     for shape, mode in product(shapes, ("mirror", "constant")):
-        x = np.random.RandomState(5).standard_normal(shape)  # noqa: NPY002 - SciPy's
+        x = np.random.RandomState(5).standard_normal(shape)
         weights = np.random.default_rng(5).random((3,) * x.ndim)
         arguments: dict[str, tuple[Any, ...]] = {
             "correlate": (x, weights),

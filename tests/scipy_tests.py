@@ -2,12 +2,13 @@
 
     python tests/scipy_tests.py
 
-It runs the test files that the installed SciPy carries, under pytest and with this file as a plugin:
-before they are collected, our functions replace SciPy's wherever a module of SciPy holds them, so that
-filters of SciPy which are made of others run on ours, too. A test counts if it called one of ours.
+It runs the test files that the installed SciPy carries, under pytest and with this file as a
+plugin: before they are collected, our functions replace SciPy's wherever a module of SciPy holds
+them, so that filters of SciPy which are made of others run on ours, too. A test counts if it called
+one of ours.
 
-The last line tells how many did and how they ended. The exit status is 0 if they all passed, but for
-those that ``docs/compat.md`` lists with a reason, and if all of those failed.
+The last lines tell how many did and how they ended. The exit status is 0 if they all passed, but
+for those that ``docs/compat.md`` lists with a reason, and if all of those failed.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def run() -> int:
         command = [
             sys.executable, "-m", "pytest", "--quiet", "--quiet", "--tb=short", "--no-header",
             "-p", "no:cacheprovider", "-p", "scipy_tests", "-W", "ignore::pytest.PytestWarning",
-            "-c", os.devnull, f"--rootdir={scipy_root}", *(str(scipy_root / file) for file in FILES),
+            "-c", os.devnull, f"--rootdir={scipy_root}",
+            *(str(scipy_root / file) for file in FILES),
         ]  # fmt: skip
         environment = {**os.environ, REPORT: str(report), "PYTHONPATH": str(ROOT / "tests")}
         # There, since Hypothesis keeps its examples where it is called.

@@ -49,11 +49,9 @@ def same(ours: Any, theirs: Any) -> None:
 
 @pytest.fixture
 def scipy() -> Any:
-    module = pytest.importorskip("scipy")
-    import scipy.ndimage
-    import scipy.signal
-
-    return module
+    pytest.importorskip("scipy.ndimage")
+    pytest.importorskip("scipy.signal")
+    return pytest.importorskip("scipy")
 
 
 def refuses(function: Any, *arguments: Any, **options: Any) -> Any:

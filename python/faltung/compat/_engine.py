@@ -122,7 +122,7 @@ def _plain(
     modes = ["constant"] * 2 + ([mode] * rank if isinstance(mode, str) else list(mode))
     x = pad(x, [(0, 0), (0, 0), *padding], modes, value)
     if flip:
-        weight = np.flip(weight, range(2, 2 + rank))
+        weight = np.flip(weight, tuple(range(2, 2 + rank)))
     kernel = weight.shape[2:]
     size = [n - k + 1 for n, k in zip(x.shape[2:], kernel, strict=True)]
     # Axes: images, channels, kernels of a channel, positions.

@@ -14,14 +14,15 @@ Every function takes these arguments of `scipy.ndimage`:
     An array that receives the result and is returned, or the dtype of a new one; by default that of
     ``input``. It may be ``input`` itself.
 ``mode``
-    What stands beyond the edges of ``a b c d``: "reflect" or "grid-mirror" (``d c b a | a b c d``),
-    "constant" or "grid-constant" (``cval``), "nearest" (``a a a a``), "mirror" (``d c b |``), "wrap"
-    or "grid-wrap" (``a b c d``). Filters that go axis by axis take a sequence of one an axis.
+    What stands before ``a b c d``: "reflect" or "grid-mirror" (``d c b a``), "constant" or
+    "grid-constant" (``cval``), "nearest" (``a a a a``), "mirror" (``d c b``), "wrap" or "grid-wrap"
+    (``a b c d``); and likewise behind it. Filters that go axis by axis take a sequence of one an
+    axis.
 ``cval``
     The constant of "constant".
 ``origin``
-    How far the window is moved from its middle; positive moves it to the left. One for all or one an
-    axis.
+    How far the window is moved from its middle; positive moves it to the left. One for all or one
+    an axis.
 ``axes``
     The axes that are filtered; all by default.
 """
@@ -270,8 +271,8 @@ def gaussian_filter1d(
 
     Notes
     -----
-    A derivative of the Gaussian is the Gaussian times a polynomial: with P that of one order, that of
-    the next is ``P' - x P / sigma**2``.
+    A derivative of the Gaussian is the Gaussian times a polynomial: with P that of one order, that
+    of the next is ``P' - x P / sigma**2``.
 
     Examples
     --------
@@ -387,7 +388,7 @@ def uniform_filter1d(
         raise RuntimeError(f"incorrect filter size: {size}, but it must be at least 1")
     image = np.asarray(input)
     passes = [(_axis(axis, image.ndim), int(size), mode, origin)]
-    return _passes(image, passes, output, cval, _means)
+    return _passes(image, passes, output, cval, means=True)
 
 
 def uniform_filter(
@@ -431,11 +432,9 @@ def uniform_filter(
     image = np.asarray(input)
     along = _axes(axes, image.ndim)
     count = len(along)
-    settings = zip(
-        along, _each(size, count), _each(mode, count), _each(origin, count), strict=True
-    )
+    settings = zip(along, _each(size, count), _each(mode, count), _each(origin, count), strict=True)
     passes = [(axis, int(n), how, shift) for axis, n, how, shift in settings if n > 1]
-    return _passes(image, passes, output, cval, _means)
+    return _passes(image, passes, output, cval, means=True)
 
 
 def sobel(
@@ -559,12 +558,11 @@ def laplace(
     for axis in along:
         kernel[(*middle[:axis], slice(None), *middle[axis + 1 :])] += [1, -2, 1]
     padding = [(k, k) for k in middle]
-    return _sums(image, kernel, padding, modes, cval, dtype, array, False, sparse=True)
+    return _sums(image, kernel, padding, modes, cval, dtype, array, sparse=True)
 
 
 # An axis, the weights or the size of a window, the mode, the origin.
 Pass = tuple[int, Any, str, SupportsIndex]
-Run = Callable[..., Array]
 
 
 def _windowed(
@@ -599,7 +597,7 @@ def _windowed(
     dtype, array = _output(output, image, cval, kernel.dtype.kind == "c")
     if not image.size or not image.ndim:
         return _store(image * kernel if not image.ndim else image, dtype, array)
-    sparse = np.count_nonzero(kernel) < kernel.size
+    sparse = bool(np.count_nonzero(kernel) < kernel.size)
     return _sums(image, kernel, padding, _mode(mode), cval, dtype, array, flip, sparse)
 
 
@@ -631,15 +629,23 @@ def _passes(
     passes: Sequence[Pass],
     output: Output,
     cval: complex,
-    run: Run | None = None,
+    means: bool = False,
 ) -> Array:
-    """One filter after the other, rounded in between to the dtype of the output as SciPy does."""
+    """One filter after the other, rounded in between to the dtype of the output as SciPy does.
+
+    `means` says that passes have not weights, but how many elements to take the mean of.
+    """
     dtype, array = _output(output, image, cval)
-    run = run or _weighted
+    if not passes or not image.size:
+        return _store(image, dtype, array)
+    if means and dtype.kind in "fc":
+        passes = [(axis, np.full(n, 1 / n), mode, origin) for axis, n, mode, origin in passes]
+        means = False
+    run: Callable[..., Array] = _means if means else _weighted
     for number, (axis, weights, mode, origin) in enumerate(passes, start=1):
         target = array if number == len(passes) else None
         image = run(image, axis, weights, _mode(mode), cval, origin, dtype, target)
-    return image if passes else _store(image, dtype, array)
+    return image
 
 
 def _weighted(
@@ -654,9 +660,7 @@ def _weighted(
 ) -> Array:
     """Sums along one axis."""
     sides = _sides(len(weights), origin, False)
-    if not image.size:
-        return _store(image, dtype, array)
-    return _line(image, weights, axis, sides, mode, cval, dtype, array, False)
+    return _line(image, weights, axis, sides, mode, cval, dtype, array)
 
 
 def _means(
@@ -669,9 +673,7 @@ def _means(
     dtype: np.dtype[Any],
     array: Array | None,
 ) -> Array:
-    """Means along one axis."""
-    if dtype.kind in "fc":
-        return _weighted(image, axis, np.full(size, 1 / size), mode, cval, origin, dtype, array)
+    """Means along one axis, for integers."""
     # Divided once, so that the mean of three threes is not rounded down to 2.
     wide = np.dtype(np.float64)
     sums = _weighted(image, axis, np.ones(size), mode, cval, origin, wide, None)
@@ -690,17 +692,18 @@ def _gradient(
     image = np.asarray(input)
     first = _axis(axis, image.ndim)
     modes = _each(mode, image.ndim)
-    kernels = [SLOPE if other == first else smooth for other in range(image.ndim)]
     dtype, array = _output(output, image, cval)
-    if cval == 0 and image.size and image.ndim < 4 and dtype.char not in "LQ":
-        # All axes at once: with zeros outside, and with every other mode, what stands outside the first
-        # sums is what the sums of what stands outside would be. Negative sums that wrapped to uint64
-        # are not exact in the next pass, and 81 taps and more are slower than passes.
+    if cval == 0 and image.size and dtype.char not in "LQ":
+        # In one call, which may make passes of it, block by block. What stands outside between
+        # passes is what the sums of what stands outside are, but for constants. Rounding to
+        # integers in between changes no integers, except where negative ones wrap to uint64 that
+        # float64 does not hold.
+        kernels = [SLOPE if n == first else smooth for n in range(image.ndim)]
         kernel = functools.reduce(np.multiply.outer, kernels)
         padding = [(1, 1)] * image.ndim
-        return _sums(image, kernel, padding, [_mode(m) for m in modes], cval, dtype, array, False)
+        return _sums(image, kernel, padding, list(map(_mode, modes)), cval, dtype, array)
     order = [first, *(other for other in range(image.ndim) if other != first)]
-    passes = [(other, kernels[other], modes[other], 0) for other in order]
+    passes = [(n, SLOPE if n == first else smooth, modes[n], 0) for n in order]
     return _passes(image, passes, output, cval)
 
 
@@ -713,7 +716,7 @@ def _line(
     cval: complex,
     dtype: np.dtype[Any],
     array: Array | None,
-    flip: bool,
+    flip: bool = False,
 ) -> Array:
     """`_sums` along one axis."""
     shape, padding = [1] * image.ndim, [(0, 0)] * image.ndim
@@ -729,7 +732,7 @@ def _sums(
     cval: complex,
     dtype: np.dtype[Any],
     array: Array | None,
-    flip: bool,
+    flip: bool = False,
     sparse: bool = False,
 ) -> Array:
     """One call of the engine, its result in `array` or a new array of `dtype`.

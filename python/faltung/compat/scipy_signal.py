@@ -52,8 +52,8 @@ BOUNDARIES = {
     "symmetric": "symmetric",
     "symm": "symmetric",
 }
-# Integers up to here are exact in float64, so transforms of float64 can be rounded to the exact sum.
-# One bit is left for the transforms' own error, as in SciPy.
+# Integers up to here are exact in float64, so transforms of float64 can be rounded to the exact
+# sum. One bit is left for the transforms' own error, as in SciPy.
 EXACT = 2**51
 # Products below which integers are summed as they are: looking for their largest takes longer.
 FEW = 1 << 16
@@ -82,14 +82,14 @@ def convolve(
     Raises
     ------
     ValueError
-        Another number of axes in `in1` than in `in2`, an empty input, an unknown `mode` or `method`,
-        or under "valid" inputs of which neither covers the other.
+        Another number of axes in `in1` than in `in2`, an empty input, an unknown `mode` or
+        `method`, or under "valid" inputs of which neither covers the other.
 
     Warns
     -----
     RuntimeWarning
-        Under ``method="fft"``, if there is NaN or infinity in the result. Unlike SciPy's, it is only
-        in the outputs whose window holds it.
+        Under ``method="fft"``, if there is NaN or infinity in the result. Unlike SciPy's, it is
+        only in the outputs whose window holds it.
 
     See Also
     --------
@@ -108,7 +108,7 @@ def convolve(
             f"{a.shape} and {b.shape}"
         )
     if not a.ndim:
-        return a * b
+        return np.multiply(a, b)  # type: ignore[no-any-return]
     _check(mode, method)
     return _convolved(a, b, mode, method)
 
@@ -154,7 +154,7 @@ def correlate(
     if b.dtype.kind == "c":
         b = b.conj()
     if not a.ndim:
-        return a * b
+        return np.multiply(a, b)  # type: ignore[no-any-return]
     _check(mode, method)
     return _convolved(a, b[(slice(None, None, -1),) * b.ndim], mode, method)
 
@@ -241,7 +241,7 @@ def fftconvolve(
             f"{a.shape} and {b.shape}"
         )
     if not a.ndim:
-        return a * b
+        return np.multiply(a, b)  # type: ignore[no-any-return]
     if not a.size or not b.size:
         return np.array([])
     if mode not in MODES:
@@ -367,9 +367,9 @@ def convolve2d(
     Raises
     ------
     ValueError
-        Inputs of other than two axes, an empty input, an unknown `mode` or `boundary`, a `fillvalue`
-        that is no scalar or does not fit the dtype, or under "valid" inputs of which neither covers
-        the other.
+        Inputs of other than two axes, an empty input, an unknown `mode` or `boundary`, a
+        `fillvalue` that is no scalar or does not fit the dtype, or under "valid" inputs of which
+        neither covers the other.
 
     Examples
     --------
@@ -438,8 +438,9 @@ def _covers(a: Shape, b: Shape) -> bool:
 def _sides(a: Shape, b: Shape, mode: str, swapped: bool) -> list[tuple[int, int]]:
     """Padding of the image before and after each axis, for a mode's part of a's convolution with b.
 
-    `swapped` says that b is the image and a the kernel. Under "same" the part begins at (k - 1) // 2 of
-    the full result, k being the length of b, and is as long as a; under "valid", a covers b.
+    `swapped` says that b is the image and a the kernel. Under "same" the part begins at
+    (k - 1) // 2 of the full result, k being the length of b, and is as long as a; under "valid", a
+    covers b.
     """
     if mode == "full":
         return [(k - 1, k - 1) for k in (a if swapped else b)]
@@ -457,8 +458,7 @@ def _convolved(a: Array, b: Array, mode: str, method: str) -> Array:
     n, k = a.size, b.size
     if not n or not k:
         raise ValueError(f"in1 and in2 cannot be empty, but have shapes {a.shape} and {b.shape}")
-    # It commutes, and is cheaper with the smaller one as the kernel. Not under "valid", where a covers
-    # b, and both may be as large only if they are as long.
+    # It commutes, and is cheaper with the smaller one as the kernel; under "valid" that is b.
     swapped = n < k
     padding = _sides(a.shape, b.shape, mode, swapped)
     x, kernel = (b, a) if swapped else (a, b)
@@ -466,7 +466,8 @@ def _convolved(a: Array, b: Array, mode: str, method: str) -> Array:
         if method != "direct" and n * k > FEW and _transforms(a, b, mode):
             wide = x.astype(float)[None, None], kernel.astype(float)[None, None]
             sums = conv(*wide, padding, flip=True)[0, 0]
-            return np.rint(sums, out=sums).astype(np.result_type(x, kernel))
+            exact: Array = np.rint(sums, out=sums).astype(np.result_type(x, kernel))
+            return exact
         method = "direct"
     result: Array = conv(
         x[None, None], kernel[None, None], padding, flip=True,
@@ -616,7 +617,7 @@ def _plane(
         else:
             padding.append((0, 0))
     result: Array = conv(a[None, None], b[None, None], padding, outside, value, flip=flip)[0, 0]
-    # in1 ran over in2, which turns a correlation around. (That it conjugates a complex one, too, SciPy
+    # in1 ran over in2, which turns a correlation around. (That the wrong one was conjugated, SciPy
     # does not undo.)
     if swapped and not flip:
         result = result[::-1, ::-1]
@@ -632,6 +633,6 @@ def _fill(fillvalue: npt.ArrayLike, dtype: np.dtype[Any]) -> Any:
         )
     if fill.dtype.kind == "c" and dtype.kind not in "cO":
         raise ValueError(
-            f"could not cast `fillvalue` directly to the output type {dtype}: it is {fillvalue}"
+            f"could not cast `fillvalue` directly to the output type {dtype}: it is {fill}"
         )
     return fill.reshape(()).astype(dtype)[()]
