@@ -178,7 +178,7 @@ fn phases<T: Transformed>(
             geometry: &forward,
             x: gradient,
             weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
-            packed: None,
+            prepared: None,
             padding: T::default(),
             store: &Store {
                 out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),

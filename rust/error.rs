@@ -1,6 +1,7 @@
 //! Everything that can be wrong with a call: one variant a rule, the values inside, and a sentence
 //! that names the argument, what it holds and the way out.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Which kind of mistake an [`Error`] is; the Python layer raises a class for each.
@@ -164,6 +165,10 @@ pub enum Error {
         argument: &'static str,
         value: String,
         choices: &'static str,
+    },
+    Method {
+        name: &'static str,
+        reason: Cow<'static, str>,
     },
     Clip {
         low: f64,
@@ -459,6 +464,11 @@ impl fmt::Display for Error {
             Error::Name { argument, value, choices } => {
                 write!(f, "{argument} is {value}, but must be {choices}")
             }
+            Error::Method { name, reason } => write!(
+                f,
+                "method is {name:?}, which cannot compute this convolution because {reason}; \
+                 faltung.explain with the same arguments tells what each method would take"
+            ),
             Error::Clip { low, high } => write!(
                 f,
                 "activation (\"clip\", {low}, {high}) needs low <= high, neither of them NaN"
