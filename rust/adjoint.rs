@@ -185,6 +185,11 @@ fn phases<T: Transformed>(
                 ..*store
             },
         };
+        // A method that was asked for may not be able to compute every phase.
+        let method = match method {
+            Some(method) if method.refuses(&forward).is_some() => Some(Method::Direct),
+            method => method,
+        };
         plan::run(method, &forward, kernels, team)?;
     }
     Ok(())

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`geometry`] | options and shapes in, a checked [`geometry::Geometry`] out: all validation |
 //! | [`plan`] | which method computes it |
+//! | [`explain`] | what is known of a convolution before it is computed |
 //! | [`view`] | strided arrays of the caller |
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
@@ -18,6 +19,7 @@
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
+//! | [`separable`] | kernels of rank one, as passes along their axes |
 //! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
 //! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
@@ -32,6 +34,7 @@ pub mod adjoint;
 pub mod contract;
 pub mod cover;
 pub mod error;
+pub mod explain;
 pub mod fft;
 pub mod geometry;
 pub mod gradient;
@@ -44,6 +47,7 @@ pub mod plan;
 pub mod prepared;
 #[cfg(feature = "python")]
 mod python;
+pub mod separable;
 pub mod slab;
 pub mod store;
 pub mod tile;

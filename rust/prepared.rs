@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use crate::fft::Kept;
 use crate::packed::Packed;
+use crate::separable::Found;
 use crate::tile::Tiled;
 
 /// A place for each method that makes something of the weights.
@@ -13,11 +14,13 @@ pub struct Prepared<T> {
     pub packed: OnceLock<Packed<T>>,
     /// Transformed.
     pub spectra: OnceLock<Kept>,
+    /// Their factors, or that there are none.
+    pub factors: OnceLock<Found<T>>,
 }
 
 impl<T> Default for Prepared<T> {
     fn default() -> Self {
-        Prepared { packed: OnceLock::new(), spectra: OnceLock::new() }
+        Prepared { packed: OnceLock::new(), spectra: OnceLock::new(), factors: OnceLock::new() }
     }
 }
 

@@ -219,7 +219,7 @@ RULES: dict[str, tuple[Any, ...]] = {
     "method name": (
         lambda: faltung.conv2d(X, W, method="magic"),
         ValueError,
-        'method is "magic", but must be "auto", "direct" or "fft"',
+        'method is "magic", but must be "auto", "direct", "fft" or "separable"',
     ),
     "activation name": (
         lambda: faltung.conv2d(X, W, activation="gelu"),

@@ -34,7 +34,7 @@ PaddingMode = Literal[
     "zeros", "constant", "reflect", "symmetric", "replicate", "edge", "circular", "wrap"
 ]
 Activation = Literal["relu"] | tuple[Literal["clip"], float, float]
-Method = Literal["auto", "direct", "fft"]
+Method = Literal["auto", "direct", "fft", "separable"]
 
 
 def conv(
@@ -113,10 +113,13 @@ def conv(
     out : ndarray, optional
         Receives the result and is returned. It must have exactly the shape and dtype of the
         result and not overlap an input; any strides will do.
-    method : {"auto", "direct", "fft"}
-        ``"auto"`` chooses from shapes and dtypes alone, never from the machine. ``"direct"`` is
-        the plain sum, ``"fft"`` products of transforms: faster for long kernels, with an error
-        that is small beside the largest outputs rather than beside each.
+    method : {"auto", "direct", "fft", "separable"}
+        ``"auto"`` chooses from shapes, dtypes and, where it may pay, whether kernels of a single
+        channel are products of one vector an axis; never from the machine. ``"direct"`` is the
+        plain sum, ``"fft"`` products of transforms: faster for long kernels, with an error that is
+        small beside the largest outputs rather than beside each. ``"separable"`` is passes along
+        the axes, for kernels that are such products to within rounding. `explain` tells what is
+        chosen, and why.
     threads : int, optional
         How many threads at most work on this call; else as `set_num_threads` says. The result
         has the same bits for any number.
