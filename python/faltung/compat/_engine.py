@@ -61,8 +61,8 @@ def conv(
     """
     if x.dtype.char in ENGINE and weight.dtype.char in ENGINE:
         return _core.conv(
-            0, x, weight, None, 1, padding, 1, groups, mode, value, flip, None, False, out,
-            method, None, None,
+            0, x, weight, None, 1, padding, 1, groups, mode, value, flip, None, False, None, None,
+            out, method, None, None,
         )  # fmt: skip
     dtype = np.result_type(x, weight)
     if dtype.char in "FD":
