@@ -179,6 +179,7 @@ fn phases<T: Transformed>(
             x: gradient,
             weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
             packed: None,
+            filters: None,
             padding: T::default(),
             store: &Store {
                 out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),

@@ -17,6 +17,7 @@
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
+//! | [`winograd`] | kernels of three, by transforms of small tiles |
 //! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
 //! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
@@ -45,3 +46,4 @@ pub mod slab;
 pub mod store;
 pub mod tile;
 pub mod view;
+pub mod winograd;

@@ -9,6 +9,7 @@ use crate::fft::{self, Transformed};
 use crate::geometry::Geometry;
 use crate::parallel::{Stopped, Team};
 use crate::tile::Kernels;
+use crate::winograd;
 
 /// A way of computing a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Method {
     Direct,
     /// Products of transforms, for long kernels.
     Fft,
+    /// Transforms of small tiles, for kernels of three.
+    Winograd,
 }
 
 /// Nanoseconds of the direct sum below which no other method is asked: to choose blocks for transforms
@@ -24,7 +27,7 @@ pub enum Method {
 const CHOICE: f64 = 40e3;
 
 /// Every method, the reference first.
-pub const METHODS: [Method; 2] = [Method::Direct, Method::Fft];
+pub const METHODS: [Method; 3] = [Method::Direct, Method::Fft, Method::Winograd];
 
 impl Method {
     /// The name that `method=` takes.
@@ -32,6 +35,7 @@ impl Method {
         match self {
             Method::Direct => "direct",
             Method::Fft => "fft",
+            Method::Winograd => "winograd",
         }
     }
 
@@ -41,7 +45,7 @@ impl Method {
             None if name != "auto" => Err(Error::Name {
                 argument: "method",
                 value: format!("{name:?}"),
-                choices: "\"auto\", \"direct\" or \"fft\"",
+                choices: "\"auto\", \"direct\", \"fft\" or \"winograd\"",
             }),
             method => Ok(method),
         }
@@ -54,6 +58,7 @@ impl Method {
         match self {
             Method::Direct => Some(contract::cost(geometry, element)),
             Method::Fft => fft::cost(geometry, element),
+            Method::Winograd => winograd::cost(geometry, element, false),
         }
     }
 
@@ -81,6 +86,7 @@ pub fn run<T: Transformed>(
     match method.unwrap_or_else(|| Method::choose(problem.geometry, size_of::<T>())) {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
+        Method::Winograd => winograd::convolve(problem, false, kernels, team),
     }
 }
 

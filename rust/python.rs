@@ -97,6 +97,7 @@ impl<'py> Call<'py> {
                 x: &x,
                 weights: &weights,
                 packed: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
+                filters: self.kept.as_ref().map(|kept| kept.get().filters::<T>()),
                 padding: T::from_f64(self.padding),
                 store: &store,
             };

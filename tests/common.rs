@@ -95,6 +95,7 @@ impl<T: Transformed> Convolution<T> {
             x: &self.view(),
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
             packed: None,
+            filters: None,
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };

@@ -20,9 +20,10 @@ use crate::parallel::{Stopped, Team, Turn, even_parts, with_scratch};
 use crate::slab::Block;
 use crate::store::{Store, Target};
 use crate::tile::{
-    Bias, Contraction, Ending, Finish, Kernels, STRIP, Strip, Sum, TileShape, Tiled,
+    Bias, CHAIN, Contraction, Ending, Finish, Kernels, STRIP, Strip, Sum, TileShape, Tiled,
 };
 use crate::view::{Runs, View, advance};
+use crate::winograd::Filters;
 
 use input::Input;
 use roles::Roles;
@@ -43,6 +44,8 @@ pub struct Problem<'a, T> {
     pub weights: &'a Weights<'a, T>,
     /// A place of a plan's for the same, packed: made by the first call that wants them so.
     pub packed: Option<&'a OnceLock<Packed<T>>>,
+    /// The same for transformed ones.
+    pub filters: Option<&'a OnceLock<Filters<T>>>,
     /// What lies outside the input in constant mode.
     pub padding: T,
     /// The result and what is done to it.
@@ -221,7 +224,15 @@ impl<'a, T: Tiled> Nest<'a, T> {
             None => (&weights, problem.weights.row(), &input.taps),
         };
         let ramp = roles.ramp();
-        let forward = Forward { channels: geometry.channels, kernel: &kernel, a, a_row, b, ramp };
+        let forward = Forward {
+            channels: geometry.channels,
+            kernel: &kernel,
+            a,
+            a_row,
+            b,
+            ramp,
+            chain: CHAIN,
+        };
         let sum = forward.sum()?;
         let panels = packed.map(|packed| {
             let lens = split.lens(&geometry);

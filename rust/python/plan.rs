@@ -15,6 +15,7 @@ use crate::packed::Packed;
 use crate::parallel::{self, Team};
 use crate::tile::{self, Tiled};
 use crate::view::Scalar;
+use crate::winograd::Filters;
 
 /// Output channels of a group from which vectors of them may pay: half of the widest vector. With
 /// fewer, a plan keeps nothing beside its weights.
@@ -27,12 +28,21 @@ const PACKED_OUTPUTS: usize = 8;
 pub(super) struct Kept {
     single: OnceLock<Packed<f32>>,
     double: OnceLock<Packed<f64>>,
+    single_filters: OnceLock<Filters<f32>>,
+    double_filters: OnceLock<Filters<f64>>,
 }
 
 impl Kept {
     /// The place for weights of one element.
     pub(super) fn of<T: Tiled>(&self) -> &OnceLock<Packed<T>> {
         let places: [&dyn Dynamic; 2] = [&self.single, &self.double];
+        let place = places.into_iter().find_map(|place| place.downcast_ref());
+        place.expect("the engine computes in these two")
+    }
+
+    /// The same for transformed weights.
+    pub(super) fn filters<T: Tiled>(&self) -> &OnceLock<Filters<T>> {
+        let places: [&dyn Dynamic; 2] = [&self.single_filters, &self.double_filters];
         let place = places.into_iter().find_map(|place| place.downcast_ref());
         place.expect("the engine computes in these two")
     }

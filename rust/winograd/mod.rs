@@ -1,0 +1,96 @@
+//! Convolution by transforms of small tiles, for kernels of three taps: Winograd's.
+//!
+//! `docs/accuracy.md` has the error and what was measured. In short: along each axis with a kernel of three
+//! and a stride of one, outputs are computed two (or four) at a time from four (six) *points*: the input is
+//! transformed to them ([`form`]), and so are the weights; at each point the products are summed over
+//! channels, and what taps are left, by the same tile kernel as all else; and the sums are transformed back.
+//! That takes 4 products where the plain sum takes 6, on each axis.
+//!
+//! Every transform is a sum in an order that its matrix alone decides, and the sums over channels are
+//! chains as those of the direct method are, so the promise about bits holds here as well.
+//!
+//! Where a tile holds something that is not finite, its results are those of the plain sum.
+
+mod engine;
+mod filters;
+mod form;
+mod nest;
+mod odd;
+mod region;
+mod tiling;
+mod vector;
+
+pub use filters::Filters;
+pub use form::Kind;
+pub use tiling::Tiling;
+
+use std::sync::OnceLock;
+
+use crate::contract::{self, Problem};
+use crate::geometry::Geometry;
+use crate::parallel::{Stopped, Team};
+use crate::tile::{Kernels, Tiled};
+use engine::engine;
+use nest::Nest;
+
+/// Work below which a call stays on its caller's thread, in products.
+const SERIAL: f64 = 2.5e6;
+
+/// The transforms that a precision allows: `fast` means the less exact ones, too.
+fn kinds(fast: bool) -> &'static [Kind] {
+    if fast { &[Kind::Two, Kind::Four] } else { &[Kind::Two] }
+}
+
+/// How a convolution would be transformed, if it can be.
+pub fn tiling(geometry: &Geometry, element: usize, fast: bool) -> Option<Tiling> {
+    if geometry.positions() * geometry.channels * geometry.outputs == 0 {
+        return None;
+    }
+    Tiling::new(geometry, kinds(fast), element).ok()
+}
+
+/// The predicted time in nanoseconds of a convolution of elements of some bytes, on one thread of the
+/// nominal machine of [`plan`](crate::plan). `None` where no axis has three taps and a stride of one.
+pub fn cost(geometry: &Geometry, element: usize, fast: bool) -> Option<f64> {
+    let tiling = tiling(geometry, element, fast)?;
+    Some(tiling.time(geometry, element, geometry.axes[0].output))
+}
+
+/// Computes a convolution by transforms of tiles; one that has no axis for it, directly.
+pub fn convolve<T: Tiled>(
+    problem: &Problem<'_, T>,
+    fast: bool,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<(), Stopped> {
+    let geometry = problem.geometry;
+    let Some(tiling) = tiling(geometry, size_of::<T>(), fast) else {
+        return contract::direct(problem, kernels, team);
+    };
+    let tiles = tiling.tiles() * geometry.axes[0].output as f64;
+    let products = tiles * (tiling.points() * tiling.taps()) as f64;
+    let work = products * (geometry.channels * geometry.outputs * geometry.groups) as f64;
+    let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
+    let engine = engine::<T>(kernels.isa);
+    let own = OnceLock::new();
+    let place = problem.filters.unwrap_or(&own);
+    let other;
+    let filters = match place.get() {
+        Some(kept) if kept.is_of(&tiling) => kept,
+        Some(_) => {
+            other = Filters::new(problem, &tiling, (kernels, engine), team)?;
+            &other
+        }
+        // Two calls that find none both make them, since neither may wait for the other.
+        None => {
+            let made = Filters::new(problem, &tiling, (kernels, engine), team)?;
+            place.get_or_init(|| made)
+        }
+    };
+    if filters.odd() || !filters.is_of(&tiling) {
+        return contract::direct(problem, kernels, team);
+    }
+    let nest = Nest::new(problem, &tiling, filters, (kernels, engine), team.threads)?;
+    team.share(nest.items(), |turn| nest.work(turn))?;
+    nest.finish(team)
+}
