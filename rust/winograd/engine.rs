@@ -54,17 +54,21 @@ pub struct Synthesis<'a, T> {
     pub clip: Option<(T, T)>,
 }
 
-/// The transform of the weights of neighbouring channels.
+/// The transform of the weights of a vector of output channels, for some input channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Lift<'a, T> {
-    /// The first tap of the first channel; channels are neighbours, in whole vectors.
+    /// The first input channel's weights.
     pub from: *const T,
-    /// Where the taps are, from there on.
+    /// Where their taps are, from there on.
     pub offsets: &'a [isize],
-    /// How many channels.
+    /// How many input channels.
     pub channels: usize,
+    /// Elements from the weights of one to those of the next.
+    pub step: usize,
     /// Where the first point's go.
     pub to: *mut T,
+    /// Elements from one input channel to the next there.
+    pub row: usize,
     /// Elements between points.
     pub pitch: usize,
 }
@@ -88,7 +92,7 @@ pub struct Passes<T> {
     /// The transform of weights. Whether all that comes of them is finite.
     ///
     /// # Safety
-    /// The channels, in whole vectors, must be readable at each offset, and writable at each point.
+    /// For each input channel a vector must be readable at each offset, and writable at each point.
     pub lift: unsafe fn(&Lift<'_, T>) -> bool,
 }
 
@@ -261,8 +265,8 @@ unsafe fn lift<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
         let zero = V::zero();
         let mut odd = zero;
         let offsets = &l.offsets[..TAPS.pow(AXES as u32)];
-        for channel in (0..l.channels).step_by(V::LANES) {
-            let (from, to) = (l.from.add(channel), l.to.add(channel));
+        for channel in 0..l.channels {
+            let (from, to) = (l.from.add(channel * l.step), l.to.add(channel * l.row));
             // Taps, of which each axis in turn becomes points.
             let mut values = [zero; ALL];
             for axis in 0..AXES {

@@ -29,10 +29,10 @@ const CHAIN: usize = 64;
 const SUMS_BYTES: usize = 512 << 10;
 
 /// Vectors of a strip: with a chain of channels they fill half of the first-level cache.
-const STRIP: usize = 6;
+pub const STRIP: usize = 6;
 
-/// Output channels that a part has at least.
-const FEWEST_OUTPUTS: usize = 32;
+/// Panels of weights that a part of the output channels has at least.
+const FEWEST_PANELS: usize = 2;
 
 /// What all threads share.
 pub struct Nest<'a, T: Tiled> {
@@ -66,6 +66,8 @@ struct Sizes {
     /// Sums of a part of the output channels: between channels, and between points.
     row: usize,
     sums: usize,
+    /// Panels of a part at most.
+    panels: usize,
     totals: usize,
 }
 
@@ -94,7 +96,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let plane = Plane::new(tiling, geometry, &largest, size_of::<T>())?;
         let kernel: Vec<usize> = tiling.sides.iter().map(|side| side.taps()).collect();
         let items = cuts.count() * geometry.groups;
-        let parts = wanted.div_ceil(items).min(geometry.outputs.div_ceil(FEWEST_OUTPUTS)).max(1);
+        let parts = wanted.div_ceil(items).min(filters.panels().div_ceil(FEWEST_PANELS)).max(1);
         let shape = plane.shape(
             tiling,
             &largest,
@@ -105,9 +107,10 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
         let value = odd_lines(shape.values);
         let row = odd_lines(shape.sums);
-        let rows = (SUMS_BYTES / size_of::<T>() / (row * tiling.points()))
-            .max(FEWEST_OUTPUTS)
-            .min(geometry.outputs.div_ceil(parts));
+        let panel = filters.shape().rows.min(geometry.outputs);
+        let panels = (SUMS_BYTES / size_of::<T>() / (row * tiling.points() * panel))
+            .clamp(FEWEST_PANELS, filters.panels().div_ceil(parts).max(FEWEST_PANELS));
+        let rows = (panels * panel).min(geometry.outputs);
         let sizes = Sizes {
             staged: shape.staged,
             dealt: if tiling.dealt() { shape.staged } else { 0 },
@@ -116,6 +119,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             values: value * geometry.channels + line,
             row,
             sums: row * rows + line,
+            panels,
             totals: kernels.most_totals(),
         };
         let taps = Taps { channel: value as isize, axes: plane.taps.clone() };
@@ -123,7 +127,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             channels: geometry.channels,
             kernel: &kernel,
             a: &filters.taps(&kernel),
-            a_row: filters.row(),
+            a_row: 1,
             b: &taps,
             ramp: None,
             chain: CHAIN,
@@ -179,16 +183,12 @@ impl<'a, T: Tiled> Nest<'a, T> {
                     }
                     analysed = Some(left);
                 }
-                let outputs = self.problem.geometry.outputs;
-                let outputs = even_part(&(0..outputs), self.parts, part);
-                let most = (self.sizes.sums / self.sizes.row).max(1);
-                for rows in even_parts(outputs, most) {
-                    let rows = group * self.problem.geometry.outputs + rows.start
-                        ..group * self.problem.geometry.outputs + rows.end;
-                    if !self.multiply(turn, rows.clone(), &shape, &mut desk) {
+                let panels = even_part(&(0..self.filters.panels()), self.parts, part);
+                for panels in even_parts(panels, sizes.panels) {
+                    if !self.multiply(turn, (group, panels.clone()), &shape, &mut desk) {
                         return Ok(());
                     }
-                    self.synthesise(rows, &shape, &mut desk)?;
+                    self.synthesise(self.outputs(group, &panels), &shape, &mut desk)?;
                 }
             }
             Ok(())
@@ -242,54 +242,55 @@ impl<'a, T: Tiled> Nest<'a, T> {
         true
     }
 
-    /// The sums of some output channels at all points.
+    /// The output channels of some panels of a group.
+    fn outputs(&self, group: usize, panels: &Range<usize>) -> Range<usize> {
+        let first = group * self.problem.geometry.outputs;
+        first + self.filters.rows(panels.start).start..first + self.filters.rows(panels.end - 1).end
+    }
+
+    /// The sums of some panels of output channels at all points.
     fn multiply(
         &self,
         turn: &Turn<'_>,
-        outputs: Range<usize>,
+        (group, panels): (usize, Range<usize>),
         shape: &Shape,
         desk: &mut Desk<'_, T>,
     ) -> bool {
         let (lanes, sizes) = (self.kernels.lanes, self.sizes);
         let columns = &shape.columns;
-        let vectors = columns.whole.len();
-        let (tile, _) = self.kernels.choose(outputs.len(), &[vectors], (usize::MAX, true));
+        let tile = self.filters.shape();
         let spans = columns.strips(tile.columns, STRIP);
-        let byte = |elements: usize| (elements * size_of::<T>()) as isize;
         let contraction =
             Contraction { a: self.filters.memory(), b: Memory::of(&*desk.values), sum: &self.sum };
+        let outputs = self.filters.rows(panels.start).start..self.filters.rows(panels.end - 1).end;
         assert!(outputs.len() * sizes.row <= sizes.sums && shape.sums <= sizes.row);
+        let panels: Vec<(usize, Range<usize>)> =
+            panels.map(|panel| (panel, self.filters.rows(panel))).collect();
+        let row = (sizes.row * size_of::<T>()) as isize;
+        let finish = Finish { bias: Bias::None, clip: None };
         for point in 0..self.tiling.points() {
             for Span { columns: range, vectors, from, .. } in &spans {
                 let columns = &columns.whole[range.clone()];
-                let pitch = Strip::<T>::row_vectors(columns.len()) * lanes;
-                let most = outputs.len().min(tile.rows);
-                let groups: Vec<_> = even_parts(outputs.clone(), tile.rows).collect();
-                for groups in groups.chunks(desk.totals.len() / (most * pitch)) {
+                let room = tile.rows * Strip::<T>::row_vectors(columns.len()) * lanes;
+                for panels in panels.chunks(desk.totals.len() / room) {
                     for chain in 0..self.sum.chains() {
-                        if !turn.goes_on(self.sum.work(most) * columns.len() * groups.len()) {
+                        if !turn.goes_on(self.sum.work(tile.rows) * columns.len() * panels.len()) {
                             return false;
                         }
-                        for (group, totals) in
-                            groups.iter().zip(desk.totals.chunks_exact_mut(most * pitch))
-                        {
+                        let totals = desk.totals.chunks_exact_mut(room);
+                        for ((panel, rows), totals) in panels.iter().zip(totals) {
                             let strip = Strip {
-                                a: self.filters.at(point, group.start),
-                                rows: group.len(),
+                                a: self.filters.at(point, group, *panel),
+                                rows: rows.len(),
                                 b: (point * sizes.values) as isize,
                                 columns,
                                 from: *from,
                                 vectors: *vectors,
                                 totals: totals.as_mut_ptr(),
                             };
-                            let first =
-                                point * sizes.sums + (group.start - outputs.start) * sizes.row;
-                            let rows = Rows {
-                                first: desk.sums[first..].as_mut_ptr(),
-                                row: byte(sizes.row),
-                            };
-                            let finish = Finish { bias: Bias::None, clip: None };
-                            let ending = Ending { finish, out: Some(rows) };
+                            let at = point * sizes.sums + (rows.start - outputs.start) * sizes.row;
+                            let first = desk.sums[at..].as_mut_ptr();
+                            let ending = Ending { finish, out: Some(Rows { first, row }) };
                             // SAFETY: these totals have room for the strip; the sums have a row of as
                             // many vectors as there are columns for each output channel, as just asserted;
                             // and both are borrowed for this alone. There is no bias.
