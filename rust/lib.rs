@@ -36,6 +36,7 @@ pub mod fft;
 pub mod geometry;
 pub mod gradient;
 pub mod local;
+pub mod memory;
 pub mod operand;
 pub mod packed;
 pub mod parallel;

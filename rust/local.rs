@@ -26,7 +26,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, room};
 use crate::geometry::Geometry;
-use crate::parallel::{Stopped, Team, Turn, even_parts, with_scratch};
+use crate::memory::with_scratch;
+use crate::parallel::{Stopped, Team, Turn, even_parts};
 use crate::view::Element;
 
 /// Partial sums of a dot product. Odd square kernels have a multiple of 8 taps and one more.

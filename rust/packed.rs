@@ -1,11 +1,12 @@
 //! Weights as the column operand: packed so that a vector holds a tap of neighbouring output channels.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::cover::Cover;
-use crate::error::room;
 use crate::geometry::Geometry;
+use crate::memory::Workspace;
 use crate::operand::{Taps, Weights};
 use crate::parallel::{Stopped, Team};
 use crate::tile::{Kernels, Tiled};
@@ -18,9 +19,7 @@ const SERIAL_ELEMENTS: usize = 1 << 16;
 /// of sums, of each tap a vector. Lanes beyond a group's last output channel are 0.
 #[derive(Debug)]
 pub struct Packed<T> {
-    /// The panels, from `start` on, where a cache line begins.
-    data: Vec<T>,
-    start: usize,
+    data: Workspace,
     lanes: usize,
     /// Taps of an output: channels times those of the kernel.
     taps: usize,
@@ -29,6 +28,7 @@ pub struct Packed<T> {
     outputs: usize,
     /// Panels of a group.
     pub panels: usize,
+    element: PhantomData<T>,
 }
 
 impl<T: Tiled> Packed<T> {
@@ -44,11 +44,9 @@ impl<T: Tiled> Packed<T> {
         let kernel_taps = geometry.kernel_taps();
         let (lanes, taps) = (kernels.lanes, channels * kernel_taps);
         let panels = outputs.div_ceil(lanes);
-        let (panel, line) = (taps * lanes, 64 / size_of::<T>());
+        let panel = taps * lanes;
         let len = (groups * panels).saturating_mul(panel);
-        let mut data = room("the packed weights", len.saturating_add(line))?;
-        data.resize(len + line, T::default());
-        let start = data.as_ptr().align_offset(64).min(line);
+        let mut data = Workspace::new::<T>("the packed weights", len)?;
         let offsets = weights.taps()?;
         // Runs of taps that lie together: all, those of a channel, or each by itself.
         let (reversed, lowest) = offsets.reversed();
@@ -63,7 +61,7 @@ impl<T: Tiled> Packed<T> {
         };
         let memory = weights.memory();
         let items: Vec<Mutex<&mut [T]>> =
-            data[start..start + len].chunks_exact_mut(panel.max(1)).map(Mutex::new).collect();
+            data.elements_mut()[..len].chunks_exact_mut(panel.max(1)).map(Mutex::new).collect();
         let serial = Team { threads: 1, stop: team.stop };
         let team = if len < SERIAL_ELEMENTS { &serial } else { team };
         team.share(items.len(), |turn| {
@@ -71,6 +69,9 @@ impl<T: Tiled> Packed<T> {
                 let mut to = items[item].lock().expect("each panel is one thread's");
                 let first = item % panels * lanes;
                 let rows = lanes.min(outputs - first);
+                if rows < lanes {
+                    to.fill(T::default());
+                }
                 let row = weights.output(item / panels * outputs + first);
                 let mut index = vec![0; kernel.len()];
                 for tap in (0..taps).step_by(run) {
@@ -99,18 +100,22 @@ impl<T: Tiled> Packed<T> {
             Ok(())
         })?;
         drop(items);
-        Ok(Packed { data, start, lanes, taps, groups, outputs, panels })
+        Ok(Packed { data, lanes, taps, groups, outputs, panels, element: PhantomData })
     }
 
     /// Bytes that they take.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice())
+        self.len() * size_of::<T>()
+    }
+
+    /// Elements of all panels.
+    fn len(&self) -> usize {
+        self.groups * self.panels * self.taps * self.lanes
     }
 
     /// All panels.
     pub fn memory(&self) -> Memory<'_, T> {
-        let len = self.groups * self.panels * self.taps * self.lanes;
-        Memory::of(&self.data[self.start..self.start + len])
+        Memory::of(&self.data.elements()[..self.len()])
     }
 
     /// The element where the panels of a group start.
@@ -176,7 +181,7 @@ mod tests {
             let weights = Weights::new(&View::from_slice(&data, &shape), &shape, flip).unwrap();
             let packed = Packed::new(&weights, &geometry, kernels, &team).unwrap();
             assert_eq!(packed.panels, 21usize.div_ceil(lanes));
-            let found = &packed.data[packed.start..];
+            let found = packed.data.elements::<f32>();
             assert!(found.as_ptr().cast::<[f32; 16]>().is_aligned());
             for (i, &value) in found[..groups * packed.panels * 30 * lanes].iter().enumerate() {
                 let (vector, lane) = (i / lanes, i % lanes);

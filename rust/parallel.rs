@@ -1,7 +1,6 @@
-//! Threads: how many, the pool, how work is shared, and each thread's scratch memory.
+//! Threads: how many, the pool, and how work is shared.
 
-use std::alloc::{Layout, alloc_zeroed};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -10,7 +9,6 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::view::Element;
 
 /// Most threads that a call may ask for.
 pub const MAX_THREADS: usize = 1024;
@@ -26,10 +24,6 @@ const CLOCK_WORK: usize = 1 << 18;
 
 /// What the rest of an item counts for besides its tiles: staging, mostly.
 const ITEM_WORK: usize = 1 << 14;
-
-/// Scratch of a thread that is kept between calls, in bytes: a slab and what goes with it. Larger
-/// ones go back at once.
-const KEPT_SCRATCH: usize = 4 << 20;
 
 /// What `set_num_threads` said; 0 is nothing.
 static CHOSEN: AtomicUsize = AtomicUsize::new(0);
@@ -313,102 +307,6 @@ pub fn even_parts(all: Range<usize>, most: usize) -> impl Iterator<Item = Range<
     (0..n).map(move |i| even_part(&all, n, i))
 }
 
-/// Memory to work in, from the start of a cache line on: zeros at first.
-#[derive(Debug, Default)]
-pub struct Workspace {
-    memory: Vec<u64>,
-}
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-impl Workspace {
-    /// Of `len` elements, or an error that names `what` they are for.
-    ///
-    /// The memory comes from the system as zeros and is not touched here, so that threads which fill
-    /// parts of it get their pages side by side; and it is asked for in large pages, as NumPy does for its
-    /// arrays: 64 MiB in pages of 4 KiB take 11 ms to be had.
-    pub fn new<T: Element>(what: &'static str, len: usize) -> Result<Self, Error> {
-        let bytes = (len as u128 * size_of::<T>() as u128).next_multiple_of(8) + LINE as u128;
-        let missing = Error::NoMemory { what, bytes };
-        let words = usize::try_from(bytes / 8).map_err(|_| missing.clone())?;
-        let layout = Layout::array::<u64>(words).map_err(|_| missing.clone())?;
-        // SAFETY: the layout holds a cache line at least.
-        let memory = unsafe { alloc_zeroed(layout) };
-        if memory.is_null() {
-            return Err(missing);
-        }
-        large_pages(memory as usize, layout.size());
-        // SAFETY: the global allocator's memory, of this layout, and zeros are numbers.
-        Ok(Workspace { memory: unsafe { Vec::from_raw_parts(memory.cast(), words, words) } })
-    }
-
-    /// Bytes that it holds.
-    fn bytes(&self) -> usize {
-        (self.memory.len() * 8).saturating_sub(LINE)
-    }
-
-    /// Bytes before the first whole line.
-    fn skipped(&self) -> usize {
-        let start = self.memory.as_ptr() as usize;
-        start.next_multiple_of(LINE) - start
-    }
-
-    /// Its elements.
-    pub fn elements<T: Element>(&self) -> &[T] {
-        let first = self.memory.as_ptr().wrapping_byte_add(self.skipped());
-        // SAFETY: `bytes` leaves out a line, which is more than was skipped; the memory is initialised and
-        // aligned for any element, and every bit pattern is a float.
-        unsafe { std::slice::from_raw_parts(first.cast(), self.bytes() / size_of::<T>()) }
-    }
-
-    /// Its elements, to be written.
-    pub fn elements_mut<T: Element>(&mut self) -> &mut [T] {
-        let first = self.memory.as_mut_ptr().wrapping_byte_add(self.skipped());
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(first.cast(), self.bytes() / size_of::<T>()) }
-    }
-}
-
-/// Asks for large pages where whole ones fit.
-#[cfg(target_os = "linux")]
-fn large_pages(start: usize, len: usize) {
-    const PAGE: usize = 2 << 20;
-    const MADV_HUGEPAGE: i32 = 14;
-    unsafe extern "C" {
-        fn madvise(start: usize, len: usize, advice: i32) -> i32;
-    }
-    let (first, last) = (start.next_multiple_of(PAGE), (start + len) / PAGE * PAGE);
-    if first < last {
-        // SAFETY: pages of memory that is ours; whatever the answer, it can be used as before.
-        unsafe { madvise(first, last - first, MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn large_pages(_: usize, _: usize) {}
-
-/// Calls `work` with `len` elements of this thread's scratch memory, aligned to a cache line. What
-/// they hold is left over from earlier calls.
-pub fn with_scratch<T: Element, R>(
-    len: usize,
-    work: impl FnOnce(&mut [T]) -> R,
-) -> Result<R, Error> {
-    thread_local!(static SCRATCH: RefCell<Workspace> = RefCell::default());
-    // Taken out rather than borrowed: should `work` come back here, it finds an empty one.
-    let mut scratch = SCRATCH.take();
-    if scratch.bytes() < len.saturating_mul(size_of::<T>()) {
-        // Replaced rather than grown: what it holds is not worth a copy.
-        drop(scratch);
-        scratch = Workspace::new::<T>("the staged input", len)?;
-    }
-    let result = work(&mut scratch.elements_mut()[..len]);
-    if scratch.bytes() <= KEPT_SCRATCH {
-        SCRATCH.set(scratch);
-    }
-    Ok(result)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -505,16 +403,5 @@ mod tests {
             }
             Ok(())
         });
-    }
-
-    #[test]
-    fn scratch_is_aligned_and_may_nest() {
-        with_scratch::<f32, _>(100, |outer| {
-            assert_eq!(outer.as_ptr() as usize % 64, 0);
-            outer.fill(1.0);
-            with_scratch::<f64, _>(50, |inner| inner.fill(2.0)).unwrap();
-            assert!(outer.iter().all(|&v| v == 1.0));
-        })
-        .unwrap();
     }
 }

@@ -5,6 +5,7 @@ mod arguments;
 mod array;
 mod gradient;
 mod ladder;
+mod memory;
 mod plan;
 
 use std::cell::RefCell;

@@ -287,6 +287,11 @@ impl<'a, T> Memory<'a, T> {
         Memory { ptr: slice.as_ptr(), span: 0..slice.len() as isize, memory: PhantomData }
     }
 
+    /// Whether element 0 is at the start of a cache line.
+    pub fn aligned(&self) -> bool {
+        self.ptr.addr().is_multiple_of(64)
+    }
+
     /// The address of element `index`, from which elements `index + first` to `index + last` will be
     /// read. Panics if that would leave the span.
     #[inline]

@@ -5,6 +5,8 @@ Measured as the growth of the process's greatest resident size, in a process of 
 
 from __future__ import annotations
 
+import faltung
+import numpy as np
 import pytest
 from test_threads import run
 
@@ -106,3 +108,33 @@ def test_large_kernels(method, most):
     weights, and of an input or parts of it, for each thread.
     """
     assert int(run(FILTERS.format(method=method))) < most * 2**20
+
+
+def test_results_own_memory_that_starts_at_a_cache_line():
+    x, weight = np.ones((1, 8, 64, 64), np.float32), np.ones((16, 8, 1, 1), np.float32)
+    for _ in range(3):
+        result = faltung.conv2d(x, weight)
+        assert result.flags.owndata and result.base is None and result.ctypes.data % 64 == 0
+        assert (result == 8).all()
+    result.resize((2, 16, 64, 64), refcheck=False)
+    assert (result[0] == 8).all() and (result[1] == 0).all()
+    assert np.empty(8).dtype == float  # NumPy's own memory is as before
+    small = result[:1].copy()
+    del result
+    assert (small == 8).all()
+
+
+def test_a_loop_takes_no_new_pages():
+    resource = pytest.importorskip("resource")
+    x, weight = np.ones((1, 4, 200, 200), np.float32), np.ones((16, 4, 1, 1), np.float32)
+
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    result = None
+    for call in range(40):
+        if call == 20:
+            before = faults()
+        # As in a loop: the last result lives until this one is there.
+        result = faltung.conv2d(x, weight)
+    assert faults() - before < 20 * result.nbytes / resource.getpagesize() / 4

@@ -140,6 +140,12 @@ fn dense(len: usize, stride: usize) -> usize {
     len.saturating_sub(1) * stride + 1
 }
 
+/// Bytes of a cache line.
+const LINE: isize = 64;
+
+/// Output channels of a group that read an input channel often enough to make aligning it worth a copy.
+const STAGED_OUTPUTS: usize = 64;
+
 /// The input where it lies, if it can be read so: no padding, memory of the right format, and planes
 /// that do not share a set of the cache. For vectors of positions, also no stride but a ramp's own,
 /// whole planes in C order, and enough positions in each that none is left to staging for want of a
@@ -172,6 +178,12 @@ pub(super) fn in_place<'a, T: Tiled>(
         return None;
     }
     let memory = x.memory::<T>()?;
+    // Vectors across two cache lines, once they come from the second-level cache: 1x1 from 64 to 256
+    // channels runs at 68 % of the peak in place and at 80 % from a slab (Sapphire Rapids).
+    let odd = !memory.aligned() || x.strides()[0] % LINE != 0;
+    if vectors && odd && geometry.kernel_taps() == 1 && geometry.outputs >= STAGED_OUTPUTS {
+        return None;
+    }
     let mut strides: Vec<isize> = x.strides().iter().map(|s| s / size).collect();
     if !vectors {
         return Some(InPlace { memory, strides });

@@ -14,9 +14,10 @@ use std::sync::OnceLock;
 use crate::cover::{Cover, Positions, Span};
 use crate::error::Error;
 use crate::geometry::Geometry;
+use crate::memory::with_scratch;
 use crate::operand::{Forward, Weights};
 use crate::packed::Packed;
-use crate::parallel::{Stopped, Team, Turn, even_parts, with_scratch};
+use crate::parallel::{Stopped, Team, Turn, even_parts};
 use crate::slab::Block;
 use crate::store::{Store, Target};
 use crate::tile::{

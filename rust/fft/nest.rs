@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::contract::Problem;
 use crate::error::Error;
-use crate::parallel::{Stopped, Team, Turn, Workspace, even_part, even_parts, with_scratch};
+use crate::memory::{Workspace, with_scratch};
+use crate::parallel::{Stopped, Team, Turn, even_part, even_parts};
 use crate::view::{Runs, ViewMut, advance};
 
 use super::block::{Engine, Products, Touch, Transformed, Values};

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::contract::Problem;
 use crate::error::{Error, room};
-use crate::parallel::{Stopped, Team, Workspace, with_scratch};
+use crate::memory::{Workspace, with_scratch};
+use crate::parallel::{Stopped, Team};
 use crate::view::{ViewMut, advance};
 
 use super::block::{Engine, Transformed, Values};

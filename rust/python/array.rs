@@ -89,14 +89,18 @@ pub(super) fn empty<'py, T: numpy::Element>(
     shape: &[usize],
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let mut dims = dims(shape);
-    // SAFETY: `PyArray_Empty` takes over the dtype, reads as many dims as it is told, and gives a new
-    // array or raises (which `PyArray::new` would turn into a panic).
-    unsafe {
-        let dtype = T::get_dtype(py).into_dtype_ptr();
-        let len = dims.len() as i32;
-        let array = PY_ARRAY_API.PyArray_Empty(py, len, dims.as_mut_ptr(), dtype, 0);
-        Ok(Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked())
-    }
+    let make = || {
+        // SAFETY: `PyArray_Empty` takes over the dtype, reads as many dims as it is told, and gives a
+        // new array or raises (which `PyArray::new` would turn into a panic).
+        unsafe {
+            let dtype = T::get_dtype(py).into_dtype_ptr();
+            let len = dims.len() as i32;
+            let array = PY_ARRAY_API.PyArray_Empty(py, len, dims.as_mut_ptr(), dtype, 0);
+            Ok(Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked())
+        }
+    };
+    let bytes = shape.iter().fold(size_of::<T>(), |bytes, &n| bytes.saturating_mul(n));
+    super::memory::with_blocks(py, bytes, make)
 }
 
 /// A new array in C order whose elements are 0.
