@@ -27,6 +27,7 @@ use crate::plan::{self, Method};
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{View, ViewMut, advance};
+use crate::winograd;
 
 /// Positions that a thread fills or folds without asking for more: some 10 us.
 const PLANES_WORK: usize = 1 << 16;
@@ -186,7 +187,9 @@ fn phases<T: Transformed>(
                 ..*store
             },
         };
-        plan::run(method, &forward, kernels, team)?;
+        // Some phases of a stride may have no axis for a method that others have.
+        let able = method != Some(Method::Winograd) || winograd::check(forward.geometry).is_ok();
+        plan::run(if able { method } else { Some(Method::Direct) }, &forward, kernels, team)?;
     }
     Ok(())
 }

@@ -165,6 +165,11 @@ pub enum Error {
         value: String,
         choices: &'static str,
     },
+    NoTiles {
+        kernel: Vec<usize>,
+        stride: Vec<usize>,
+        output: Vec<usize>,
+    },
     Clip {
         low: f64,
         high: f64,
@@ -459,6 +464,14 @@ impl fmt::Display for Error {
             Error::Name { argument, value, choices } => {
                 write!(f, "{argument} is {value}, but must be {choices}")
             }
+            Error::NoTiles { kernel, stride, output } => write!(
+                f,
+                "method \"winograd\" needs an axis with a kernel of 3, a stride of 1, and more outputs \
+                 than the dilation, but kernels are {}, strides {}, outputs {}; pass method=\"auto\"",
+                Shape(kernel.clone()),
+                Shape(stride.clone()),
+                Shape(output.clone())
+            ),
             Error::Clip { low, high } => write!(
                 f,
                 "activation (\"clip\", {low}, {high}) needs low <= high, neither of them NaN"

@@ -308,6 +308,7 @@ impl Forward<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::CHAIN;
     use crate::view::{Format, Scalar, contiguous};
 
     /// Weights of 2 outputs, 300 channels and 2 x 3 taps, each its own index.

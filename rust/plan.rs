@@ -83,6 +83,9 @@ pub fn run<T: Transformed>(
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
+    if method == Some(Method::Winograd) {
+        winograd::check(problem.geometry)?;
+    }
     match method.unwrap_or_else(|| Method::choose(problem.geometry, size_of::<T>())) {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
@@ -109,9 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn long_kernels_are_transformed() {
+    fn methods_are_chosen_by_shape() {
         for (x, weight, groups, method) in [
-            (&[1usize, 64, 56, 56][..], &[64usize, 64, 3, 3][..], 1, "direct"),
+            (&[1usize, 64, 56, 56][..], &[64usize, 64, 3, 3][..], 1, "winograd"),
+            (&[1, 256, 14, 14], &[256, 256, 3, 3], 1, "winograd"),
+            (&[1, 512, 7, 7], &[512, 512, 3, 3], 1, "direct"),
+            (&[1, 3, 224, 224], &[32, 3, 3, 3], 1, "direct"),
+            (&[1, 144, 56, 56], &[144, 1, 3, 3], 144, "direct"),
+            (&[1, 64, 8, 56, 56], &[128, 64, 3, 3, 3], 1, "winograd"),
             (&[1, 3, 224, 224], &[64, 3, 7, 7], 1, "fft"),
             (&[1, 96, 56, 56], &[96, 1, 7, 7], 96, "direct"),
             (&[1, 1, 8, 8], &[1, 1, 3, 3], 1, "direct"),

@@ -219,7 +219,13 @@ RULES: dict[str, tuple[Any, ...]] = {
     "method name": (
         lambda: faltung.conv2d(X, W, method="magic"),
         ValueError,
-        'method is "magic", but must be "auto", "direct" or "fft"',
+        'method is "magic", but must be "auto", "direct", "fft" or "winograd"',
+    ),
+    "method that cannot": (
+        lambda: faltung.conv2d(np.ones((1, 5, 7)), np.ones((2, 1, 3, 2)), stride=2, method="winograd"),
+        ValueError,
+        'method "winograd" needs an axis with a kernel of 3, a stride of 1, and more outputs than the '
+        'dilation, but kernels are (3, 2), strides (2, 2), outputs (2, 3); pass method="auto"',
     ),
     "activation name": (
         lambda: faltung.conv2d(X, W, activation="gelu"),

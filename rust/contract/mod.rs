@@ -3,7 +3,7 @@
 //!
 //! Whatever is chosen here (which operand's elements are a tile's rows, blocks, tiles, threads, in
 //! place or staged) moves work around without changing any sum, so results do not depend on it: see
-//! [`CHAIN`](crate::tile::CHAIN).
+//! [`CHAIN`].
 
 mod input;
 mod roles;

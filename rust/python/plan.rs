@@ -114,7 +114,10 @@ impl Kept {
     /// Bytes of packed weights.
     #[getter]
     fn nbytes(&self) -> usize {
-        self.single.get().map_or(0, Packed::bytes) + self.double.get().map_or(0, Packed::bytes)
+        let packed = self.single.get().map_or(0, Packed::bytes);
+        let filters = self.single_filters.get().map_or(0, Filters::bytes);
+        let packed = packed + self.double.get().map_or(0, Packed::bytes);
+        packed + filters + self.double_filters.get().map_or(0, Filters::bytes)
     }
 }
 

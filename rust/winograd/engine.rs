@@ -196,12 +196,12 @@ unsafe fn synthesise<V: Deal, F: Form, const AXES: usize, const ALL: usize, cons
                             if axis == 0 { V::load(from.add(at * s.pitch)) } else { values[at] };
                     }
                     let mut outputs = [zero; MOST];
-                    for i in 0..F::OUTPUTS {
-                        outputs[i] = product(&F::OUTPUT[i], &points);
+                    for (output, row) in outputs.iter_mut().zip(&F::OUTPUT) {
+                        *output = product(row, &points);
                     }
                     if axis + 1 < AXES {
-                        for i in 0..F::OUTPUTS {
-                            values[(before * F::OUTPUTS + i) * inner + after] = outputs[i];
+                        for (i, &output) in outputs[..F::OUTPUTS].iter().enumerate() {
+                            values[(before * F::OUTPUTS + i) * inner + after] = output;
                         }
                         continue;
                     }
@@ -223,9 +223,9 @@ unsafe fn synthesise<V: Deal, F: Form, const AXES: usize, const ALL: usize, cons
                             }
                         }
                     } else {
-                        for i in 0..F::OUTPUTS {
+                        for (i, output) in outputs[..F::OUTPUTS].iter().enumerate() {
                             let to = s.to.add((before * F::OUTPUTS + i) * s.plane);
-                            outputs[i].store(to.offset(place.slab));
+                            output.store(to.offset(place.slab));
                         }
                     }
                 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::contract::Problem;
 use crate::error::Error;
+use crate::memory::{Workspace, with_scratch};
 use crate::operand::Taps;
-use crate::parallel::{Stopped, Team, Turn, Workspace, even_part, with_scratch};
+use crate::parallel::{Stopped, Team, Turn, even_part};
 use crate::tile::{Kernels, TileShape, Tiled};
 use crate::view::{Memory, ViewMut, advance, contiguous};
 
 use super::engine::{Engine, Lift, Passes};
 use super::form::{Kind, TAPS};
-use super::nest::STRIP;
 use super::tiling::Tiling;
 
 /// Values below which weights are transformed on one thread: some 20 us.
@@ -63,7 +63,7 @@ impl<T: Tiled> Filters<T> {
         let geometry = problem.geometry;
         let (channels, outputs, lanes) = (geometry.channels, geometry.outputs, engine.lanes);
         let (points, taps) = (tiling.points(), tiling.taps());
-        let (shape, _) = kernels.choose(outputs, &[STRIP], (lanes, true));
+        let (shape, _) = kernels.choose(outputs, &[2], (lanes, true));
         let panels = outputs.div_ceil(shape.rows);
         let rows = outputs.div_ceil(panels);
         let line = 64 / size_of::<T>();
@@ -125,7 +125,7 @@ impl<T: Tiled> Filters<T> {
 
     /// Bytes that they take.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.values.elements::<T>())
+        self.values.bytes()
     }
 
     /// All of them.

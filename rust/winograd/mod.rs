@@ -27,11 +27,13 @@ pub use tiling::Tiling;
 use std::sync::OnceLock;
 
 use crate::contract::{self, Problem};
-use crate::geometry::Geometry;
+use crate::error::Error;
+use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
 use nest::Nest;
+use tiling::is_able;
 
 /// Work below which a call stays on its caller's thread, in products.
 const SERIAL: f64 = 2.5e6;
@@ -53,10 +55,25 @@ pub fn tiling(geometry: &Geometry, element: usize, fast: bool) -> Option<Tiling>
 /// nominal machine of [`plan`](crate::plan). `None` where no axis has three taps and a stride of one.
 pub fn cost(geometry: &Geometry, element: usize, fast: bool) -> Option<f64> {
     let tiling = tiling(geometry, element, fast)?;
-    Some(tiling.time(geometry, element, geometry.axes[0].output))
+    // As many times that of one image: a batch has the bits of its images, so neither decides alone.
+    Some(tiling.time(geometry, element) * geometry.axes[0].output as f64)
 }
 
-/// Computes a convolution by transforms of tiles; one that has no axis for it, directly.
+/// Whether a convolution can be computed so; the error says why it cannot.
+pub fn check(geometry: &Geometry) -> Result<(), Error> {
+    let axes = &geometry.axes[1..];
+    if geometry.positions() == 0 || axes.iter().any(is_able) {
+        return Ok(());
+    }
+    let all = |of: fn(&Axis) -> usize| axes.iter().map(of).collect();
+    Err(Error::NoTiles {
+        kernel: all(|axis| axis.kernel),
+        stride: all(|axis| axis.stride),
+        output: all(|axis| axis.output),
+    })
+}
+
+/// Computes a convolution by transforms of tiles; one that has no axis for it, or nothing to sum, directly.
 pub fn convolve<T: Tiled>(
     problem: &Problem<'_, T>,
     fast: bool,

@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::contract::{ITEMS_PER_THREAD, Problem};
 use crate::cover::Span;
 use crate::error::Error;
+use crate::memory::with_scratch;
 use crate::operand::{Forward, Taps};
-use crate::parallel::{Turn, even_part, even_parts, with_scratch};
+use crate::parallel::{Turn, even_part, even_parts};
 use crate::tile::{Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, Tiled};
 use crate::view::Memory;
 
@@ -29,7 +30,7 @@ const CHAIN: usize = 64;
 const SUMS_BYTES: usize = 512 << 10;
 
 /// Vectors of a strip: with a chain of channels they fill half of the first-level cache.
-pub const STRIP: usize = 6;
+const STRIP: usize = 6;
 
 /// Panels of weights that a part of the output channels has at least.
 const FEWEST_PANELS: usize = 2;
@@ -93,7 +94,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
         let cuts = Cuts::new(tiling, geometry, size_of::<T>(), wanted.div_ceil(geometry.groups));
         let largest = cuts.region(tiling, 0);
-        let plane = Plane::new(tiling, geometry, &largest, size_of::<T>())?;
+        let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), kernels.lanes))?;
         let kernel: Vec<usize> = tiling.sides.iter().map(|side| side.taps()).collect();
         let items = cuts.count() * geometry.groups;
         let parts = wanted.div_ceil(items).min(filters.panels().div_ceil(FEWEST_PANELS)).max(1);
@@ -101,12 +102,13 @@ impl<'a, T: Tiled> Nest<'a, T> {
             tiling,
             &largest,
             &problem.x.strides()[1..],
-            (problem.store, kernels.lanes, geometry.outputs),
+            (problem.store, kernels.lanes),
         )?;
         let line = 64 / size_of::<T>();
         let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
-        let value = odd_lines(shape.values);
-        let row = odd_lines(shape.sums);
+        // A smaller block may round its rows up once more.
+        let value = odd_lines(shape.values + kernels.lanes);
+        let row = odd_lines(shape.sums + kernels.lanes);
         let panel = filters.shape().rows.min(geometry.outputs);
         let panels = (SUMS_BYTES / size_of::<T>() / (row * tiling.points() * panel))
             .clamp(FEWEST_PANELS, filters.panels().div_ceil(parts).max(FEWEST_PANELS));
@@ -169,7 +171,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                         self.tiling,
                         &region,
                         &self.problem.x.strides()[1..],
-                        (self.problem.store, self.kernels.lanes, self.problem.geometry.outputs),
+                        (self.problem.store, self.kernels.lanes),
                     )?;
                     desk.staged.fill(T::default());
                     for (r, runs) in shape.fills.iter().enumerate() {

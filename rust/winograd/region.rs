@@ -52,7 +52,7 @@ impl Cuts {
             .saturating_mul(outputs);
         let bytes = if weights > WEIGHTS_BYTES {
             // Weights and values are read alike often.
-            let root = (weights as f64 * one as f64).sqrt() * 4.0;
+            let root = (weights as f64 * one as f64).sqrt() * 12.0;
             (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
         } else {
             VALUES_BYTES
@@ -204,6 +204,9 @@ pub struct Plane {
     /// Elements of such a part.
     part: usize,
     pitches: Vec<isize>,
+    /// Whether vectors begin with each row of tiles, where no tap is left: more are transformed then, but
+    /// products have no junk between rows.
+    by_rows: bool,
 }
 
 impl Plane {
@@ -212,7 +215,7 @@ impl Plane {
         tiling: &Tiling,
         geometry: &Geometry,
         largest: &Region,
-        element: usize,
+        (element, lanes): (usize, usize),
     ) -> Result<Self, Error> {
         let (kind, last) = (tiling.kind, tiling.sides.len() - 1);
         let dealt = if tiling.dealt() { kind.outputs() } else { 1 };
@@ -226,6 +229,7 @@ impl Plane {
                 Axis { kernel: kind.points(), stride: kind.outputs() * axis.dilation, ..*axis }
             }
         });
+        let outputs = geometry.outputs;
         let geometry = Geometry { axes: axes.collect(), ..geometry.clone() };
         let mut lens: Vec<usize> = largest.lens.iter().map(Range::len).collect();
         lens[last] *= dealt;
@@ -233,7 +237,8 @@ impl Plane {
         let pitches: Vec<isize> = layout.pitches().iter().map(|p| p / dealt as isize).collect();
         let pitches = pitches[..last].iter().copied().chain([1]).collect();
         let part = layout.part() / dealt;
-        let mut plane = Plane { layout, dealt, taps: Vec::new(), phases: 1, part, pitches };
+        let (taps, by_rows) = (Vec::new(), false);
+        let mut plane = Plane { layout, dealt, taps, phases: 1, part, pitches, by_rows };
         // From the last axis on, as phases lie.
         for (a, side) in tiling.sides.iter().enumerate().rev() {
             let phase = plane.phases * part;
@@ -249,6 +254,17 @@ impl Plane {
                 plane.phases *= plane.layout.phases(a);
             }
         }
+        let residues = largest.residues.iter().map(Range::len).product();
+        let lens: Vec<usize> =
+            [residues].into_iter().chain(largest.lens.iter().map(Range::len)).collect();
+        let pitches = plane.all_pitches(false);
+        let (row, outer) = joined(&lens, &pitches);
+        let rows = outer.iter().product::<usize>();
+        // A vector of products takes half a cycle for each output, one of both transforms some six.
+        let cost = |products: usize, transforms| products * outputs + 12 * transforms;
+        let junk = plane.cover(&lens, &pitches, lanes).len();
+        plane.by_rows =
+            cost((rows * row).div_ceil(lanes), rows * row.div_ceil(lanes)) < cost(junk, junk);
         Ok(plane)
     }
 
@@ -258,7 +274,7 @@ impl Plane {
         tiling: &Tiling,
         region: &Region,
         strides: &[isize],
-        (store, lanes, outputs): (&Store<'_, T>, usize, usize),
+        (store, lanes): (&Store<'_, T>, usize),
     ) -> Result<Shape, Error> {
         let Plane { layout, dealt, .. } = self;
         let (kind, last) = (tiling.kind, tiling.sides.len() - 1);
@@ -274,22 +290,29 @@ impl Plane {
         }
         let lens: Vec<usize> =
             [residues.len()].into_iter().chain(region.lens.iter().map(Range::len)).collect();
-        if tiling.taps() == 1 {
-            self.dense(&lens, (lanes, outputs), &mut shape);
-            let all = (0..shape.sums / lanes).map(|i| (i * lanes) as isize);
-            shape.columns = Cover::one_behind_the_other(all, lanes * size_of::<T>());
-        } else {
+        let spread = tiling.taps() > 1;
+        // The last tile's place: no vector starts behind it, whichever block this is.
+        let pitches = self.all_pitches(spread);
+        let last_tile: usize =
+            lens.iter().zip(&pitches).map(|(&n, &p)| n.saturating_sub(1) * p as usize).sum();
+        let from: Vec<isize> = if spread {
             self.spread(&lens, lanes, tiling, &mut shape);
-            let all = shape.synthesis.iter().map(|place| place.slab);
-            shape.columns = Cover::one_behind_the_other(all, lanes * size_of::<T>());
-        }
+            // Vectors at the last tap reach further than what they are needed for.
+            let tap = |taps: &Vec<isize>| taps.iter().max().copied().unwrap_or(0) as usize;
+            let reach = last_tile + self.taps.iter().map(tap).sum::<usize>();
+            shape.values = reach + lanes;
+            shape.synthesis.iter().map(|place| place.slab).collect()
+        } else {
+            self.dense(&lens, lanes, &mut shape);
+            (0..shape.sums / lanes).map(|i| (i * lanes) as isize).collect()
+        };
+        shape.columns = Cover::one_behind_the_other(from.into_iter(), lanes * size_of::<T>());
         self.offsets(tiling, (residues.len(), lanes), &mut shape)?;
         let vectors = |n: usize| n.next_multiple_of(lanes);
         let reach = |places: &[Place]| places.iter().map(|p| p.flat as usize + lanes).max();
         shape.values = vectors(reach(&shape.analysis).unwrap_or(0)).max(shape.values);
         shape.sums = vectors(reach(&shape.synthesis).unwrap_or(0)).max(shape.sums);
-        let end = shape.synthesis.iter().map(|p| p.slab as usize + lanes).max().unwrap_or(0);
-        shape.plane = vectors(end * dealt);
+        shape.plane = vectors((last_tile + lanes) * dealt);
         let per_axis =
             tiling.sides.iter().filter(|side| side.tiled).count() - usize::from(*dealt > 1);
         shape.planes = kind.outputs().pow(per_axis as u32);
@@ -330,40 +353,32 @@ impl Plane {
         Ok(())
     }
 
-    /// Tiles one behind the other, where no tap is left that would shift them: by rows, or across the junk
-    /// between them, whichever takes fewer vectors of products.
-    fn dense(&self, lens: &[usize], (lanes, outputs): (usize, usize), shape: &mut Shape) {
+    /// Tiles where no tap is left that would shift them: those of a row one behind the other, rows too, or
+    /// across the junk between rows.
+    fn dense(&self, lens: &[usize], lanes: usize, shape: &mut Shape) {
         let pitches = self.all_pitches(false);
-        // Axes whose tiles go on where those of the next one end are as one.
-        let last = lens.len() - 1;
-        let (mut len, mut outer) = (lens[last], last);
-        while outer > 0 && pitches[outer - 1] == len as isize {
-            outer -= 1;
-            len *= lens[outer];
-        }
-        let mut index = vec![0; outer];
-        let mut flat = 0;
-        for _ in 0..lens[..outer].iter().product() {
-            let first: isize = index.iter().zip(&pitches).map(|(&i, p)| i as isize * p).sum();
-            shape.analysis.extend(
-                (0..len)
-                    .step_by(lanes)
-                    .map(|at| Place { slab: first + at as isize, flat: (flat + at) as isize }),
-            );
-            flat += len;
-            advance(&mut index, &lens[..outer]);
-        }
-        let cover = self.cover(lens, &pitches, lanes);
-        // A vector of products takes half a cycle for each output, one of both transforms some six.
-        let cost = |products: usize, transforms| products * outputs + 12 * transforms;
-        let rows = cost(flat.div_ceil(lanes), shape.analysis.len());
-        if cost(cover.len(), cover.len()) <= rows {
+        if !self.by_rows {
             let place = |(i, slab)| Place { slab, flat: (i * lanes) as isize };
+            let cover = self.cover(lens, &pitches, lanes);
             shape.analysis = cover.into_iter().enumerate().map(place).collect();
-            flat = shape.analysis.len() * lanes;
+            shape.sums = shape.analysis.len() * lanes;
+        } else {
+            let mut flat = 0;
+            let (len, outer) = joined(lens, &pitches);
+            let mut index = vec![0; outer.len()];
+            for _ in 0..outer.iter().product() {
+                let first: isize = index.iter().zip(&pitches).map(|(&i, p)| i as isize * p).sum();
+                shape.analysis.extend(
+                    (0..len)
+                        .step_by(lanes)
+                        .map(|at| Place { slab: first + at as isize, flat: (flat + at) as isize }),
+                );
+                flat += len;
+                advance(&mut index, outer);
+            }
+            shape.sums = flat.next_multiple_of(lanes);
         }
         shape.synthesis = shape.analysis.clone();
-        shape.sums = flat.next_multiple_of(lanes);
     }
 
     /// Tiles where the slab has them, so that a tap that is left is a shift.
@@ -394,11 +409,6 @@ impl Plane {
         let cover = self.cover(lens, &pitches, lanes);
         let place = |(i, &slab)| Place { slab, flat: (i * lanes) as isize };
         shape.synthesis = cover.iter().enumerate().map(place).collect();
-        // Vectors at the last tap reach further than what they are needed for.
-        let reach: isize =
-            self.taps.iter().map(|taps| taps.iter().copied().max().unwrap_or(0)).sum();
-        let end = cover.iter().max().map_or(0, |&from| from + reach + lanes as isize);
-        shape.values = end as usize;
     }
 
     /// Where vectors start that cover all tiles.
@@ -474,6 +484,18 @@ impl Plane {
             }
         }
     }
+}
+
+/// The length of rows, of axes whose tiles go on where those of the next one end as one, and the axes that
+/// are left.
+fn joined<'a>(lens: &'a [usize], pitches: &[isize]) -> (usize, &'a [usize]) {
+    let last = lens.len() - 1;
+    let (mut len, mut outer) = (lens[last], last);
+    while outer > 0 && pitches[outer - 1] == len as isize {
+        outer -= 1;
+        len *= lens[outer];
+    }
+    (len, &lens[..outer])
 }
 
 /// Outputs from one to the next of a residue.

@@ -59,10 +59,10 @@ pub struct Declined;
 /// Sapphire Rapids core: a product and sum; a value of the input, of the sums and of the weights at a
 /// point; an element that is staged; and a value of the weights beyond what a cache holds, each time that
 /// it is read.
-const PRODUCT: f64 = 2.0 / 210.0;
+const PRODUCT: f64 = 2.0 / 180.0;
 const ANALYSE: f64 = 0.08;
 const SYNTHESISE: f64 = 0.09;
-const LIFT: f64 = 0.25;
+const LIFT: f64 = 0.3;
 const STAGE: f64 = 0.15;
 const CALL: f64 = 3e3;
 
@@ -86,7 +86,7 @@ impl Tiling {
                 let axes = geometry.axes.iter().enumerate();
                 let sides = axes.map(|(a, &axis)| Side::new(axis, tiled(a).then_some(kind)));
                 let tiling = Tiling { kind, sides: sides.collect() };
-                let time = tiling.time(geometry, element, 1);
+                let time = tiling.time(geometry, element);
                 if best.as_ref().is_none_or(|(least, _)| time < *least) {
                     best = Some((time, tiling));
                 }
@@ -133,12 +133,12 @@ impl Tiling {
         self.kind.growth().powi(self.axes() as i32)
     }
 
-    /// The predicted time in nanoseconds for some images.
-    pub fn time(&self, geometry: &Geometry, element: usize, images: usize) -> f64 {
+    /// The predicted time in nanoseconds for one image.
+    pub fn time(&self, geometry: &Geometry, element: usize) -> f64 {
         let [groups, channels, outputs, points, taps] =
             [geometry.groups, geometry.channels, geometry.outputs, self.points(), self.taps()]
                 .map(|n| n as f64);
-        let tiles = images as f64 * self.tiles();
+        let tiles = self.tiles();
         // What a tile reads beside its own along the axes that are not transformed.
         let reach = |side: &Side| {
             if side.tiled {
@@ -161,6 +161,6 @@ impl Tiling {
 }
 
 /// Whether an axis can be transformed, with something to gain.
-fn is_able(axis: &Axis) -> bool {
+pub fn is_able(axis: &Axis) -> bool {
     axis.kernel == TAPS && axis.stride == 1 && axis.output.div_ceil(axis.dilation) > 1
 }

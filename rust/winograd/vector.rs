@@ -29,7 +29,7 @@ impl<T: Element, const LANES: usize> Deal for Array<T, LANES> {
 
     #[inline(always)]
     unsafe fn zip(self, odd: Self) -> (Self, Self) {
-        let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { odd.0[i / 2] };
+        let at = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { odd.0[i / 2] };
         let from = |first| Array(std::array::from_fn(|i| at(first + i)));
         (from(0), from(LANES))
     }
@@ -145,7 +145,6 @@ mod x86_64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::Vector;
 
     /// # Safety
     /// The CPU must have the instructions of `V`.
