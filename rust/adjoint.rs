@@ -27,7 +27,6 @@ use crate::plan::{self, Method};
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{View, ViewMut, advance};
-use crate::winograd;
 
 /// Positions that a thread fills or folds without asking for more: some 10 us.
 const PLANES_WORK: usize = 1 << 16;
@@ -179,8 +178,7 @@ fn phases<T: Transformed>(
             geometry: &forward,
             x: gradient,
             weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
-            packed: None,
-            filters: None,
+            prepared: None,
             padding: T::default(),
             store: &Store {
                 out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),
@@ -188,7 +186,7 @@ fn phases<T: Transformed>(
             },
         };
         // Some phases of a stride may have no axis for a method that others have.
-        let able = method != Some(Method::Winograd) || winograd::check(forward.geometry).is_ok();
+        let able = method.is_none_or(|m| m.can(forward.geometry, size_of::<T>()));
         plan::run(if able { method } else { Some(Method::Direct) }, &forward, kernels, team)?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Everything that can be wrong with a call: one variant a rule, the values inside, and a sentence
 //! that names the argument, what it holds and the way out.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Which kind of mistake an [`Error`] is; the Python layer raises a class for each.
@@ -165,10 +166,9 @@ pub enum Error {
         value: String,
         choices: &'static str,
     },
-    NoTiles {
-        kernel: Vec<usize>,
-        stride: Vec<usize>,
-        output: Vec<usize>,
+    Method {
+        name: &'static str,
+        reason: Cow<'static, str>,
     },
     Clip {
         low: f64,
@@ -464,13 +464,10 @@ impl fmt::Display for Error {
             Error::Name { argument, value, choices } => {
                 write!(f, "{argument} is {value}, but must be {choices}")
             }
-            Error::NoTiles { kernel, stride, output } => write!(
+            Error::Method { name, reason } => write!(
                 f,
-                "method \"winograd\" needs an axis with a kernel of 3, a stride of 1, and more outputs \
-                 than the dilation, but kernels are {}, strides {}, outputs {}; pass method=\"auto\"",
-                Shape(kernel.clone()),
-                Shape(stride.clone()),
-                Shape(output.clone())
+                "method is {name:?}, which cannot compute this convolution because {reason}; \
+                 faltung.explain with the same arguments tells what each method would take"
             ),
             Error::Clip { low, high } => write!(
                 f,

@@ -13,6 +13,7 @@
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
 //! | [`packed`] | weights laid out for vectors of output channels |
+//! | [`prepared`] | what a plan keeps of weights for each method |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
@@ -41,6 +42,7 @@ pub mod operand;
 pub mod packed;
 pub mod parallel;
 pub mod plan;
+pub mod prepared;
 #[cfg(feature = "python")]
 mod python;
 pub mod slab;

@@ -1,12 +1,14 @@
 //! Which method computes a convolution.
 //!
-//! [`METHODS`] is a list in which each method says what a problem would cost it, or declines. A new method
-//! is one file and one row.
+//! [`METHODS`] is a list in which each method says what a problem would cost it, or why it declines. A new
+//! method is one file with an `offer` and a way to compute, and one row here.
+
+use std::borrow::Cow;
 
 use crate::contract::{self, Problem};
 use crate::error::Error;
 use crate::fft::{self, Transformed};
-use crate::geometry::Geometry;
+use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
 use crate::tile::Kernels;
 use crate::winograd;
@@ -22,12 +24,50 @@ pub enum Method {
     Winograd,
 }
 
+/// Every method, the reference first.
+pub const METHODS: [Method; 3] = [Method::Direct, Method::Fft, Method::Winograd];
+
+/// What a problem would take, in nanoseconds on one thread of a nominal machine (3 GHz with AVX-512). It
+/// depends on the problem alone, never on the machine, so that "auto" gives the same bits everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// What is done with the weights alone, which a plan does once.
+    pub weights: f64,
+    /// All else.
+    pub work: f64,
+}
+
+impl Cost {
+    /// Both.
+    pub fn whole(self) -> f64 {
+        self.weights + self.work
+    }
+}
+
+/// Why a method is not for a problem: a clause that can follow "because".
+#[derive(Clone, Debug, PartialEq)]
+pub enum Declined {
+    /// It would be slower than the direct sum for certain: "auto" asks no further, `method=` still may.
+    NotWorth(Cow<'static, str>),
+    /// It cannot compute the problem.
+    Cannot(Cow<'static, str>),
+}
+
+impl Declined {
+    /// The reason.
+    pub fn reason(&self) -> &str {
+        match self {
+            Declined::NotWorth(reason) | Declined::Cannot(reason) => reason,
+        }
+    }
+}
+
 /// Nanoseconds of the direct sum below which no other method is asked: to choose blocks for transforms
 /// takes some 15 microseconds.
 const CHOICE: f64 = 40e3;
 
-/// Every method, the reference first.
-pub const METHODS: [Method; 3] = [Method::Direct, Method::Fft, Method::Winograd];
+/// What another method must take of the direct sum's time to be preferred to it, which rounds least.
+const PREFERRED: f64 = 0.9;
 
 impl Method {
     /// The name that `method=` takes.
@@ -51,28 +91,42 @@ impl Method {
         }
     }
 
-    /// The predicted time in nanoseconds for elements of some bytes, on one thread of a nominal machine
-    /// (3 GHz with AVX-512); `None` where it declines. It depends on the problem alone, never on the
-    /// machine, so that "auto" gives the same bits everywhere.
-    pub fn cost(self, geometry: &Geometry, element: usize) -> Option<f64> {
+    /// What a convolution of elements of some bytes would cost it, or why it declines.
+    pub fn offer(self, geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
         match self {
-            Method::Direct => Some(contract::cost(geometry, element)),
-            Method::Fft => fft::cost(geometry, element),
-            Method::Winograd => winograd::cost(geometry, element, false),
+            Method::Direct => Ok(contract::offer(geometry, element)),
+            Method::Fft => fft::offer(geometry, element),
+            Method::Winograd => winograd::offer(geometry, element, false),
         }
     }
 
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
-    /// unless another saves a tenth.
+    /// unless another saves a tenth. A batch gets what its images get alone, so that their bits agree.
     pub fn choose(geometry: &Geometry, element: usize) -> Self {
-        if Method::Direct.cost(geometry, element).is_some_and(|cost| cost < CHOICE) {
+        let mut geometry = geometry.clone();
+        geometry.axes[0] = Axis::plain(geometry.axes[0].output.min(1));
+        let geometry = &geometry;
+        if contract::offer(geometry, element).whole() < CHOICE {
             return Method::Direct;
         }
         let costs = METHODS.into_iter().filter_map(|method| {
-            let bias = if method == Method::Direct { 0.9 } else { 1.0 };
-            Some((method, bias * method.cost(geometry, element)?))
+            let bias = if method == Method::Direct { PREFERRED } else { 1.0 };
+            Some((method, bias * method.offer(geometry, element).ok()?.whole()))
         });
         costs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Method::Direct, |(method, _)| method)
+    }
+
+    /// Whether it can compute a problem, fast or not.
+    pub fn can(self, geometry: &Geometry, element: usize) -> bool {
+        !matches!(self.offer(geometry, element), Err(Declined::Cannot(_)))
+    }
+
+    /// Itself, where it can compute a problem; else an error that says why not.
+    fn forced(self, geometry: &Geometry, element: usize) -> Result<Self, Error> {
+        match self.offer(geometry, element) {
+            Err(Declined::Cannot(reason)) => Err(Error::Method { name: self.name(), reason }),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -83,10 +137,11 @@ pub fn run<T: Transformed>(
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
-    if method == Some(Method::Winograd) {
-        winograd::check(problem.geometry)?;
-    }
-    match method.unwrap_or_else(|| Method::choose(problem.geometry, size_of::<T>())) {
+    let method = match method {
+        Some(method) => method.forced(problem.geometry, size_of::<T>())?,
+        None => Method::choose(problem.geometry, size_of::<T>()),
+    };
+    match method {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
         Method::Winograd => winograd::convolve(problem, false, kernels, team),
@@ -98,7 +153,7 @@ mod tests {
     use super::*;
     use crate::geometry::{Padding, PaddingMode, PerAxis, Spec};
 
-    fn chosen(x: &[usize], weight: &[usize], groups: i64) -> &'static str {
+    fn geometry(x: &[usize], weight: &[usize], groups: i64) -> Geometry {
         let spec = Spec {
             rank: None,
             stride: PerAxis::All(1),
@@ -108,7 +163,7 @@ mod tests {
             mode: PerAxis::All(PaddingMode::Constant),
             channels_last: false,
         };
-        Method::choose(&Geometry::new(&spec, x, weight, None).unwrap(), 4).name()
+        Geometry::new(&spec, x, weight, None).unwrap()
     }
 
     #[test]
@@ -131,7 +186,20 @@ mod tests {
             (&[8, 64, 4096], &[64, 64, 64], 1, "fft"),
             (&[1, 16, 64, 64], &[16, 16, 15, 15], 1, "fft"),
         ] {
-            assert_eq!(chosen(x, weight, groups), method, "{x:?} {weight:?}");
+            let geometry = geometry(x, weight, groups);
+            assert_eq!(Method::choose(&geometry, 4).name(), method, "{x:?} {weight:?}");
         }
+    }
+
+    #[test]
+    fn a_method_says_why_it_declines() {
+        let small = geometry(&[1, 1, 80, 80], &[1, 1, 3, 3], 1);
+        let declined = Method::Fft.offer(&small, 4).unwrap_err();
+        assert!(declined.reason().starts_with("the kernel has 9 taps"), "{declined:?}");
+        // That it is slow is no reason against asking for it.
+        assert_eq!(Method::Fft.forced(&small, 4), Ok(Method::Fft));
+        let empty = geometry(&[0, 1, 80, 80], &[1, 1, 9, 9], 1);
+        assert!(Method::Fft.offer(&empty, 4).is_err());
+        assert!(Method::Direct.offer(&empty, 4).is_ok());
     }
 }

@@ -97,8 +97,7 @@ impl<'py> Call<'py> {
                 geometry: &self.geometry,
                 x: &x,
                 weights: &weights,
-                packed: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
-                filters: self.kept.as_ref().map(|kept| kept.get().filters::<T>()),
+                prepared: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
                 padding: T::from_f64(self.padding),
                 store: &store,
             };

@@ -94,8 +94,7 @@ impl<T: Transformed> Convolution<T> {
             geometry: &self.geometry,
             x: &self.view(),
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
-            packed: None,
-            filters: None,
+            prepared: None,
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };

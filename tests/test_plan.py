@@ -52,6 +52,24 @@ def test_bits_of_the_function(name, dtype):
     assert same_bits(plan_of(problem, operands, threads=2)(operands.x), wanted)
 
 
+@both_dtypes
+@pytest.mark.parametrize("name", ["signal", "long chains", "groups"])
+def test_bits_of_transforms(name, dtype):
+    """Kept for one size of blocks, and not at all where some are not finite."""
+    problem = LAYERS[name]
+    x, weight, bias = problem.floats(dtype)
+    for scale in (1, 2.0**100, np.nan):
+        scaled = weight.copy()
+        scaled[0, 0] *= dtype(scale)
+        plan = plan_of(problem, Operands(x, scaled, bias), method="fft")
+        before = plan._kept.nbytes
+        for size in (x, np.concatenate([x, x, x, x], axis=-1), x):
+            wanted = problem.run(Operands(size, scaled, bias), method="fft")
+            for threads in (1, 2):
+                assert same_bits(plan(size, threads=threads), wanted), (scale, size.shape)
+        assert (plan._kept.nbytes > before) == np.isfinite(scale)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @every_case
 def test_layouts(name, layout):

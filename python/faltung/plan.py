@@ -24,7 +24,8 @@ class Plan:
     ``Plan(weight, bias, ...)(x)`` gives what ``conv(x, weight, bias, ...)`` gives, bit for bit,
     with the same checks and errors. It keeps a copy of its weights, and where that may pay (8
     outputs to a group or more) a second one in the order in which vectors of output channels are
-    read: the fewer the positions, the more of a call's time that saves.
+    read: the fewer the positions, the more of a call's time that saves. Where a call goes through
+    transforms, those of the weights are kept too, for one size of blocks and up to 64 MiB.
 
     Parameters
     ----------

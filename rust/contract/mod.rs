@@ -18,13 +18,14 @@ use crate::memory::with_scratch;
 use crate::operand::{Forward, Weights};
 use crate::packed::Packed;
 use crate::parallel::{Stopped, Team, Turn, even_parts};
+use crate::plan::Cost;
+use crate::prepared::{Prepared, once};
 use crate::slab::Block;
 use crate::store::{Store, Target};
 use crate::tile::{
     Bias, CHAIN, Contraction, Ending, Finish, Kernels, STRIP, Strip, Sum, TileShape, Tiled,
 };
 use crate::view::{Runs, View, advance};
-use crate::winograd::Filters;
 
 use input::Input;
 use roles::Roles;
@@ -43,10 +44,8 @@ pub struct Problem<'a, T> {
     pub x: &'a View<'a>,
     /// Weights.
     pub weights: &'a Weights<'a, T>,
-    /// A place of a plan's for the same, packed: made by the first call that wants them so.
-    pub packed: Option<&'a OnceLock<Packed<T>>>,
-    /// The same for transformed ones.
-    pub filters: Option<&'a OnceLock<Filters<T>>>,
+    /// A plan's places for what methods make of them: filled by the first call that wants it.
+    pub prepared: Option<&'a Prepared<T>>,
     /// What lies outside the input in constant mode.
     pub padding: T,
     /// The result and what is done to it.
@@ -60,17 +59,17 @@ const MANY_OUTPUTS: f64 = 2.0 / 205.0;
 const NEIGHBOURS: f64 = 2.0 / 140.0;
 const LONE_ROWS: f64 = 2.0 / 75.0;
 
-/// The predicted time of a convolution of elements of some bytes, in nanoseconds. It depends on the
-/// problem alone: see [`Method::cost`](crate::plan::Method::cost).
-pub fn cost(geometry: &Geometry, element: usize) -> f64 {
-    let [.., along, _] = geometry.axes.as_slice() else { return 0.0 };
+/// The predicted time of a convolution of elements of some bytes.
+pub fn offer(geometry: &Geometry, element: usize) -> Cost {
+    let [.., along, _] = geometry.axes.as_slice() else { return Cost::default() };
     let product = match geometry.outputs {
         8.. => MANY_OUTPUTS,
         _ if geometry.axes.len() > 2 && along.kernel > 1 => NEIGHBOURS,
         // Each output channel more uses a vector of positions once more.
         few => (LONE_ROWS / few as f64).max(MANY_OUTPUTS),
     };
-    geometry.flops() / 2.0 * product * (element as f64 / 4.0)
+    let work = geometry.flops() / 2.0 * product * (element as f64 / 4.0);
+    Cost { weights: 0.0, work }
 }
 
 /// Computes a convolution directly.
@@ -88,26 +87,14 @@ pub fn direct<T: Tiled>(
     let roles = Roles::choose(problem, kernels);
     let own = OnceLock::new();
     let packed = match roles {
-        Roles::Positions => Some(packed(problem, problem.packed.unwrap_or(&own), kernels, &team)?),
+        Roles::Positions => {
+            let place = problem.prepared.map_or(&own, |prepared| &prepared.packed);
+            Some(once(place, || Packed::new(problem.weights, geometry, kernels, &team))?)
+        }
         _ => None,
     };
     let nest = Nest::new(problem, (roles, packed), kernels, team.threads)?;
     team.share(nest.items(), |turn| nest.work(turn))
-}
-
-/// The packed weights in their place. Two calls that find none there both make them, since neither may
-/// wait for the other (a thread that forks would leave it waiting for good), and one's are kept.
-fn packed<'a, T: Tiled>(
-    problem: &Problem<'_, T>,
-    place: &'a OnceLock<Packed<T>>,
-    kernels: &Kernels<T>,
-    team: &Team<'_>,
-) -> Result<&'a Packed<T>, Stopped> {
-    if let Some(packed) = place.get() {
-        return Ok(packed);
-    }
-    let made = Packed::new(problem.weights, problem.geometry, kernels, team)?;
-    Ok(place.get_or_init(|| made))
 }
 
 /// What all threads share.

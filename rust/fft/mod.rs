@@ -28,8 +28,12 @@ use crate::contract::{self, Problem};
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::parallel::{Stopped, Team};
+use crate::plan::{Cost, Declined};
+use crate::prepared::once;
 use crate::tile::Kernels;
 use crate::view::Element;
+use block::Engine;
+use blocks::Blocks;
 use nest::Nest;
 use spectra::{Seen, Spectra};
 
@@ -47,20 +51,25 @@ fn power<T: Element>(bits: i32) -> T {
 /// Taps of a channel, or of each phase of a stride, below which a transform never pays.
 const FEWEST_TAPS: usize = 20;
 
-/// The predicted time in nanoseconds of a convolution of elements of some bytes, on one thread of the
-/// nominal machine that [`tiling::Time`] tells of. `None` where the kernel is too small to be worth the
-/// question, which is answered without any work.
-pub fn cost(geometry: &Geometry, element: usize) -> Option<f64> {
+/// The predicted time of a convolution of elements of some bytes. A kernel that is too small to be worth
+/// the question is answered without any work.
+pub fn offer(geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
     // A stride leaves each of its phases so many of them.
     let phases: usize = geometry.axes.iter().map(|axis| axis.kernel.min(axis.stride)).product();
-    if geometry.kernel_taps() / phases < FEWEST_TAPS {
-        return None;
+    let taps = geometry.kernel_taps() / phases;
+    if taps < FEWEST_TAPS {
+        let of = if phases > 1 { " in each phase of the stride" } else { "" };
+        let reason =
+            format!("the kernel has {taps} taps{of}, and transforms need {FEWEST_TAPS} to pay");
+        return Err(Declined::NotWorth(reason.into()));
     }
     if geometry.positions() * geometry.channels == 0 {
-        return None;
+        return Err(Declined::NotWorth("there is nothing to sum".into()));
     }
-    let tiling = blocks::tiling(geometry, element).ok()?;
-    Some(tiling.time(geometry, element, geometry.axes[0].output).whole())
+    match blocks::tiling(geometry, element) {
+        Ok(tiling) => Ok(tiling.time(geometry, element, geometry.axes[0].output)),
+        Err(error) => Err(Declined::NotWorth(error.to_string().into())),
+    }
 }
 
 /// Bytes that a convolution of elements of some bytes takes beside its arrays, at most, on some threads.
@@ -98,6 +107,60 @@ fn tables(tiling: &tiling::Tiling, element: usize) -> usize {
     (numbers + cut).saturating_mul(2 * element + 16)
 }
 
+/// All weights' values, which a plan keeps.
+#[derive(Debug)]
+pub struct Kept {
+    /// Elements of the blocks on each axis, on which the values depend.
+    sizes: Vec<usize>,
+    /// Whether the weights were made smaller.
+    heavy: bool,
+    /// `None` where some weights are not finite.
+    spectra: Option<Spectra>,
+}
+
+impl Kept {
+    /// Whether they are few enough to be kept.
+    fn fits<T: Transformed>(blocks: &Blocks<T>, geometry: &Geometry) -> bool {
+        let pairs = (blocks.inputs(geometry) * geometry.outputs).saturating_mul(geometry.groups);
+        pairs.saturating_mul(blocks.transform.size() * size_of::<T>()) <= SPECTRA_BYTES
+    }
+
+    /// Of the weights of a problem.
+    fn new<T: Transformed>(
+        problem: &Problem<'_, T>,
+        blocks: &Blocks<T>,
+        (engine, team): (&Engine<T>, &Team<'_>),
+    ) -> Result<Self, Stopped> {
+        let sizes = Self::sizes(blocks);
+        for heavy in [false, true] {
+            let seen = Seen::default();
+            let all = 0..problem.geometry.groups * problem.geometry.outputs;
+            let spectra = Spectra::new(problem, blocks, all, (engine, team), (heavy, &seen))?;
+            if seen.odd() {
+                break;
+            }
+            if heavy || !seen.large() {
+                return Ok(Kept { sizes, heavy, spectra: Some(spectra) });
+            }
+        }
+        Ok(Kept { sizes, heavy: false, spectra: None })
+    }
+
+    fn sizes<T>(blocks: &Blocks<T>) -> Vec<usize> {
+        blocks.tiling.sides.iter().map(|side| side.size).collect()
+    }
+
+    /// Whether they are of such blocks.
+    fn is_of<T>(&self, blocks: &Blocks<T>) -> bool {
+        blocks.tiling.sides.iter().map(|side| side.size).eq(self.sizes.iter().copied())
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        self.spectra.as_ref().map_or(0, Spectra::bytes)
+    }
+}
+
 /// Computes a convolution by transforms.
 pub fn convolve<T: Transformed>(
     problem: &Problem<'_, T>,
@@ -115,6 +178,18 @@ pub fn convolve<T: Transformed>(
     let work = (geometry.positions() * outputs)
         .saturating_add(pairs.saturating_mul(blocks.transform.size()));
     let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
+    if let Some(prepared) = problem.prepared
+        && Kept::fits::<T>(blocks, geometry)
+    {
+        let kept = once(&prepared.spectra, || Kept::new(problem, blocks, (engine, team)))?;
+        if kept.is_of(blocks) {
+            let Some(spectra) = &kept.spectra else {
+                return contract::direct(problem, kernels, team);
+            };
+            let nest = Nest { problem, blocks, engine, heavy: kept.heavy };
+            return nest.with_spectra(spectra, team);
+        }
+    }
     // A second time where weights turn out to be so large that they should be made smaller.
     for heavy in [false, true] {
         let nest = Nest { problem, blocks, engine, heavy };

@@ -226,6 +226,11 @@ impl Spectra {
         Values { at, pitch: self.pitch }
     }
 
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        self.values.bytes()
+    }
+
     /// The sums of the weights of an output channel, and of those that follow it.
     pub fn sums(&self, output: usize) -> &[f64] {
         &self.sums[(output - self.outputs.start) * self.inputs..]

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
+use crate::plan::Cost;
 
 use super::block::Shape;
 
@@ -128,8 +129,9 @@ impl Tiling {
         Shape { lens, cut }
     }
 
-    /// The predicted time of one call on images that are `batch`.
-    pub fn time(&self, geometry: &Geometry, element: usize, batch: usize) -> Time {
+    /// The predicted time of one call on images that are `batch`, on one thread of the nominal machine:
+    /// 200 GFLOP/s in float32 in the tiles of the direct method.
+    pub fn time(&self, geometry: &Geometry, element: usize, batch: usize) -> Cost {
         let blocks = self.sides[1..].iter().map(|s| s.axis.output.div_ceil(s.len) as f64);
         let blocks = batch as f64 * blocks.product::<f64>();
         let rows = self.sides[..self.inner].iter().map(|s| s.size as f64).product::<f64>();
@@ -147,27 +149,10 @@ impl Tiling {
         let transform = size * wide * (MOVE + LEVEL * size.log2() + FAR * far) + rows * ROW;
         let pairs = groups * inputs * outputs;
         let products = if inputs * outputs == 1.0 { 0.0 } else { pairs * 2.0 * size * wide };
-        Time {
+        Cost {
             weights: pairs * (transform + taps * TAP + products.min(1.0) * bytes * BYTE),
             work: blocks * (groups * (inputs + outputs) * transform + products * MULTIPLY),
         }
-    }
-}
-
-/// Nanoseconds that the parts of a call take on one thread of the nominal machine: 3 GHz with AVX-512,
-/// 200 GFLOP/s in float32 in the tiles of the direct method.
-#[derive(Clone, Copy, Debug)]
-pub struct Time {
-    /// Transforms of the weights.
-    pub weights: f64,
-    /// All else.
-    pub work: f64,
-}
-
-impl Time {
-    /// Both.
-    pub fn whole(self) -> f64 {
-        self.weights + self.work
     }
 }
 

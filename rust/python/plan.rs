@@ -1,7 +1,6 @@
 //! What `faltung.Plan` keeps between calls.
 
 use std::any::Any as Dynamic;
-use std::sync::OnceLock;
 
 use numpy::prelude::*;
 use pyo3::prelude::*;
@@ -13,36 +12,27 @@ use crate::geometry::{Geometry, Padding, PerAxis, Spec};
 use crate::operand::Weights;
 use crate::packed::Packed;
 use crate::parallel::{self, Team};
+use crate::prepared::Prepared;
 use crate::tile::{self, Tiled};
 use crate::view::Scalar;
-use crate::winograd::Filters;
 
 /// Output channels of a group from which vectors of them may pay: half of the widest vector. With
 /// fewer, a plan keeps nothing beside its weights.
 const PACKED_OUTPUTS: usize = 8;
 
-/// Packed weights, for each element that convolutions are computed in: float32 with arrays of float32
+/// Prepared weights, for each element that convolutions are computed in: float32 with arrays of float32
 /// alone, else float64.
 #[pyclass(frozen, module = "faltung._core")]
 #[derive(Default)]
 pub(super) struct Kept {
-    single: OnceLock<Packed<f32>>,
-    double: OnceLock<Packed<f64>>,
-    single_filters: OnceLock<Filters<f32>>,
-    double_filters: OnceLock<Filters<f64>>,
+    single: Prepared<f32>,
+    double: Prepared<f64>,
 }
 
 impl Kept {
-    /// The place for weights of one element.
-    pub(super) fn of<T: Tiled>(&self) -> &OnceLock<Packed<T>> {
+    /// The places for weights of one element.
+    pub(super) fn of<T: Tiled>(&self) -> &Prepared<T> {
         let places: [&dyn Dynamic; 2] = [&self.single, &self.double];
-        let place = places.into_iter().find_map(|place| place.downcast_ref());
-        place.expect("the engine computes in these two")
-    }
-
-    /// The same for transformed weights.
-    pub(super) fn filters<T: Tiled>(&self) -> &OnceLock<Filters<T>> {
-        let places: [&dyn Dynamic; 2] = [&self.single_filters, &self.double_filters];
         let place = places.into_iter().find_map(|place| place.downcast_ref());
         place.expect("the engine computes in these two")
     }
@@ -61,7 +51,7 @@ impl Kept {
             let weights = Weights::new(&view, weight.shape(), flip)?;
             let packed = Packed::new(&weights, geometry, kernels, &Team { threads, stop })?;
             // Nobody has seen this object before.
-            self.of::<T>().set(packed).ok();
+            self.of::<T>().packed.set(packed).ok();
             Ok(())
         })
     }
@@ -111,13 +101,10 @@ impl Kept {
         Ok(kept)
     }
 
-    /// Bytes of packed weights.
+    /// Bytes of what is kept.
     #[getter]
     fn nbytes(&self) -> usize {
-        let packed = self.single.get().map_or(0, Packed::bytes);
-        let filters = self.single_filters.get().map_or(0, Filters::bytes);
-        let packed = packed + self.double.get().map_or(0, Packed::bytes);
-        packed + filters + self.double_filters.get().map_or(0, Filters::bytes)
+        self.single.bytes() + self.double.bytes()
     }
 }
 

@@ -27,9 +27,11 @@ pub use tiling::Tiling;
 use std::sync::OnceLock;
 
 use crate::contract::{self, Problem};
-use crate::error::Error;
+use crate::error::Shape;
 use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
+use crate::plan::{Cost, Declined};
+use crate::prepared::once;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
 use nest::Nest;
@@ -48,29 +50,27 @@ pub fn tiling(geometry: &Geometry, element: usize, fast: bool) -> Option<Tiling>
     if geometry.positions() * geometry.channels * geometry.outputs == 0 {
         return None;
     }
-    Tiling::new(geometry, kinds(fast), element).ok()
+    Tiling::new(geometry, kinds(fast), element)
 }
 
-/// The predicted time in nanoseconds of a convolution of elements of some bytes, on one thread of the
-/// nominal machine of [`plan`](crate::plan). `None` where no axis has three taps and a stride of one.
-pub fn cost(geometry: &Geometry, element: usize, fast: bool) -> Option<f64> {
-    let tiling = tiling(geometry, element, fast)?;
-    // As many times that of one image: a batch has the bits of its images, so neither decides alone.
-    Some(tiling.time(geometry, element) * geometry.axes[0].output as f64)
-}
-
-/// Whether a convolution can be computed so; the error says why it cannot.
-pub fn check(geometry: &Geometry) -> Result<(), Error> {
+/// The predicted time of a convolution of elements of some bytes.
+pub fn offer(geometry: &Geometry, element: usize, fast: bool) -> Result<Cost, Declined> {
     let axes = &geometry.axes[1..];
-    if geometry.positions() == 0 || axes.iter().any(is_able) {
-        return Ok(());
+    if !axes.iter().any(is_able) {
+        let all = |of: fn(&Axis) -> usize| Shape(axes.iter().map(of).collect());
+        let reason = format!(
+            "no axis has a kernel of 3, a stride of 1, and more outputs than the dilation (kernel {}, stride \
+             {}, output {})",
+            all(|axis| axis.kernel),
+            all(|axis| axis.stride),
+            all(|axis| axis.output),
+        );
+        return Err(Declined::Cannot(reason.into()));
     }
-    let all = |of: fn(&Axis) -> usize| axes.iter().map(of).collect();
-    Err(Error::NoTiles {
-        kernel: all(|axis| axis.kernel),
-        stride: all(|axis| axis.stride),
-        output: all(|axis| axis.output),
-    })
+    match tiling(geometry, element, fast) {
+        Some(tiling) => Ok(tiling.time(geometry, element, geometry.axes[0].output)),
+        None => Err(Declined::NotWorth("there is nothing to sum".into())),
+    }
 }
 
 /// Computes a convolution by transforms of tiles; one that has no axis for it, or nothing to sum, directly.
@@ -90,21 +90,13 @@ pub fn convolve<T: Tiled>(
     let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
     let engine = engine::<T>(kernels.isa);
     let own = OnceLock::new();
-    let place = problem.filters.unwrap_or(&own);
-    let other;
-    let filters = match place.get() {
-        Some(kept) if kept.is_of(&tiling) => kept,
-        Some(_) => {
-            other = Filters::new(problem, &tiling, (kernels, engine), team)?;
-            &other
-        }
-        // Two calls that find none both make them, since neither may wait for the other.
-        None => {
-            let made = Filters::new(problem, &tiling, (kernels, engine), team)?;
-            place.get_or_init(|| made)
-        }
-    };
-    if filters.odd() || !filters.is_of(&tiling) {
+    let make = || Filters::new(problem, &tiling, (kernels, engine), team);
+    let mut filters = once(problem.prepared.map_or(&own, |prepared| &prepared.filters), make)?;
+    if !filters.is_of(&tiling) {
+        // A plan's, of an input whose shape has other axes transformed.
+        filters = once(&own, make)?;
+    }
+    if filters.odd() {
         return contract::direct(problem, kernels, team);
     }
     let nest = Nest::new(problem, &tiling, filters, (kernels, engine), team.threads)?;

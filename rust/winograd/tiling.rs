@@ -4,6 +4,7 @@
 //! an image change the bits of a result.
 
 use crate::geometry::{Axis, Geometry};
+use crate::plan::Cost;
 
 use super::form::{Kind, TAPS};
 
@@ -51,10 +52,6 @@ pub struct Tiling {
     pub sides: Vec<Side>,
 }
 
-/// Why there is no tiling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Declined;
-
 /// Nanoseconds on one thread of the nominal machine of [`plan`](crate::plan), float32, as measured on a
 /// Sapphire Rapids core: a product and sum; a value of the input, of the sums and of the weights at a
 /// point; an element that is staged; and a value of the weights beyond what a cache holds, each time that
@@ -68,7 +65,7 @@ const CALL: f64 = 3e3;
 
 impl Tiling {
     /// The one that is predicted to take the least time, by one of some transforms.
-    pub fn new(geometry: &Geometry, kinds: &[Kind], element: usize) -> Result<Self, Declined> {
+    pub fn new(geometry: &Geometry, kinds: &[Kind], element: usize) -> Option<Self> {
         let able: Vec<usize> =
             (1..geometry.axes.len()).filter(|&a| is_able(&geometry.axes[a])).collect();
         let mut best: Option<(f64, Tiling)> = None;
@@ -86,13 +83,13 @@ impl Tiling {
                 let axes = geometry.axes.iter().enumerate();
                 let sides = axes.map(|(a, &axis)| Side::new(axis, tiled(a).then_some(kind)));
                 let tiling = Tiling { kind, sides: sides.collect() };
-                let time = tiling.time(geometry, element);
+                let time = tiling.time(geometry, element, 1).whole();
                 if best.as_ref().is_none_or(|(least, _)| time < *least) {
                     best = Some((time, tiling));
                 }
             }
         }
-        best.map(|(_, tiling)| tiling).ok_or(Declined)
+        best.map(|(_, tiling)| tiling)
     }
 
     /// Axes that are transformed.
@@ -133,12 +130,12 @@ impl Tiling {
         self.kind.growth().powi(self.axes() as i32)
     }
 
-    /// The predicted time in nanoseconds for one image.
-    pub fn time(&self, geometry: &Geometry, element: usize) -> f64 {
+    /// The predicted time for some images.
+    pub fn time(&self, geometry: &Geometry, element: usize, images: usize) -> Cost {
         let [groups, channels, outputs, points, taps] =
             [geometry.groups, geometry.channels, geometry.outputs, self.points(), self.taps()]
                 .map(|n| n as f64);
-        let tiles = self.tiles();
+        let tiles = images as f64 * self.tiles();
         // What a tile reads beside its own along the axes that are not transformed.
         let reach = |side: &Side| {
             if side.tiled {
@@ -154,9 +151,10 @@ impl Tiling {
         let one = tiles * points * taps * channels * outputs * product
             + read * channels * points * ANALYSE
             + tiles * outputs * points * SYNTHESISE
-            + staged * channels * STAGE
-            + points * taps * channels * outputs * LIFT;
-        CALL + groups * one * (element as f64 / 4.0)
+            + staged * channels * STAGE;
+        let lift = points * taps * channels * outputs * LIFT;
+        let scale = groups * element as f64 / 4.0;
+        Cost { weights: scale * lift, work: CALL + scale * one }
     }
 }
 
