@@ -185,9 +185,12 @@ fn phases<T: Transformed>(
                 ..*store
             },
         };
-        // Some phases of a stride may have no axis for a method that others have.
-        let able = method.is_none_or(|m| m.can(forward.geometry, size_of::<T>()));
-        plan::run(if able { method } else { Some(Method::Direct) }, &forward, kernels, team)?;
+        // A method that was asked for may not be able to compute every phase.
+        let method = match method {
+            Some(method) if method.refuses(&forward).is_some() => Some(Method::Direct),
+            method => method,
+        };
+        plan::run(method, &forward, kernels, team)?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Everything that can be wrong with a call: one variant a rule, the values inside, and a sentence
 //! that names the argument, what it holds and the way out.
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// Which kind of mistake an [`Error`] is; the Python layer raises a class for each.
@@ -168,7 +167,7 @@ pub enum Error {
     },
     Method {
         name: &'static str,
-        reason: Cow<'static, str>,
+        reason: String,
     },
     Clip {
         low: f64,

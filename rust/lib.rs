@@ -19,6 +19,7 @@
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
 //! | [`winograd`] | kernels of three, by transforms of small tiles |
+//! | [`separable`] | kernels of rank one, as passes along their axes |
 //! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
 //! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
@@ -45,6 +46,7 @@ pub mod plan;
 pub mod prepared;
 #[cfg(feature = "python")]
 mod python;
+pub mod separable;
 pub mod slab;
 pub mod store;
 pub mod tile;

@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::fft::{self, Transformed};
 use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
-use crate::tile::Kernels;
+use crate::separable;
+use crate::tile::{Kernels, Tiled};
 use crate::winograd;
 
 /// A way of computing a convolution.
@@ -22,10 +23,12 @@ pub enum Method {
     Fft,
     /// Transforms of small tiles, for kernels of three.
     Winograd,
+    /// Passes along the axes, for kernels of rank one.
+    Separable,
 }
 
 /// Every method, the reference first.
-pub const METHODS: [Method; 3] = [Method::Direct, Method::Fft, Method::Winograd];
+pub const METHODS: [Method; 4] = [Method::Direct, Method::Fft, Method::Winograd, Method::Separable];
 
 /// What a problem would take, in nanoseconds on one thread of a nominal machine (3 GHz with AVX-512). It
 /// depends on the problem alone, never on the machine, so that "auto" gives the same bits everywhere.
@@ -76,6 +79,7 @@ impl Method {
             Method::Direct => "direct",
             Method::Fft => "fft",
             Method::Winograd => "winograd",
+            Method::Separable => "separable",
         }
     }
 
@@ -85,7 +89,7 @@ impl Method {
             None if name != "auto" => Err(Error::Name {
                 argument: "method",
                 value: format!("{name:?}"),
-                choices: "\"auto\", \"direct\", \"fft\" or \"winograd\"",
+                choices: "\"auto\", \"direct\", \"fft\", \"winograd\" or \"separable\"",
             }),
             method => Ok(method),
         }
@@ -97,35 +101,49 @@ impl Method {
             Method::Direct => Ok(contract::offer(geometry, element)),
             Method::Fft => fft::offer(geometry, element),
             Method::Winograd => winograd::offer(geometry, element, false),
+            Method::Separable => separable::offer(geometry, element),
+        }
+    }
+
+    /// Whether it can keep its offer, for which some must see more than a geometry. `asked` for by name, it
+    /// may be less exact than under "auto".
+    pub fn suits<T: Tiled>(self, problem: &Problem<'_, T>, asked: bool) -> Result<(), Declined> {
+        match self {
+            Method::Direct | Method::Fft | Method::Winograd => Ok(()),
+            Method::Separable => separable::suits(problem, asked),
         }
     }
 
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
-    /// unless another saves a tenth. A batch gets what its images get alone, so that their bits agree.
-    pub fn choose(geometry: &Geometry, element: usize) -> Self {
-        let mut geometry = geometry.clone();
-        geometry.axes[0] = Axis::plain(geometry.axes[0].output.min(1));
-        let geometry = &geometry;
-        if contract::offer(geometry, element).whole() < CHOICE {
+    /// unless another saves a tenth. A batch gets what each of its images gets alone, so that bits agree.
+    pub fn choose<T: Tiled>(problem: &Problem<'_, T>) -> Self {
+        let mut image = problem.geometry.clone();
+        image.axes[0] = Axis::plain(image.axes[0].output.min(1));
+        Method::best(&image, size_of::<T>(), |method| method.suits(problem, false).is_ok())
+    }
+
+    /// The same, where `suits` tells which methods keep their offers. It is asked of the best alone.
+    fn best(geometry: &Geometry, element: usize, suits: impl Fn(Method) -> bool) -> Self {
+        let direct = contract::offer(geometry, element).whole();
+        if direct < CHOICE {
             return Method::Direct;
         }
-        let costs = METHODS.into_iter().filter_map(|method| {
-            let bias = if method == Method::Direct { PREFERRED } else { 1.0 };
-            Some((method, bias * method.offer(geometry, element).ok()?.whole()))
-        });
-        costs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Method::Direct, |(method, _)| method)
+        let mut rivals: Vec<(Method, f64)> = METHODS[1..]
+            .iter()
+            .filter_map(|&method| Some((method, method.offer(geometry, element).ok()?.whole())))
+            .filter(|&(_, cost)| cost < PREFERRED * direct)
+            .collect();
+        rivals.sort_by(|a, b| a.1.total_cmp(&b.1));
+        rivals.into_iter().find(|&(method, _)| suits(method)).map_or(Method::Direct, |best| best.0)
     }
 
-    /// Whether it can compute a problem, fast or not.
-    pub fn can(self, geometry: &Geometry, element: usize) -> bool {
-        !matches!(self.offer(geometry, element), Err(Declined::Cannot(_)))
-    }
-
-    /// Itself, where it can compute a problem; else an error that says why not.
-    fn forced(self, geometry: &Geometry, element: usize) -> Result<Self, Error> {
-        match self.offer(geometry, element) {
-            Err(Declined::Cannot(reason)) => Err(Error::Method { name: self.name(), reason }),
-            _ => Ok(self),
+    /// Why it cannot compute a problem that it was asked for by name, if so.
+    pub fn refuses<T: Tiled>(self, problem: &Problem<'_, T>) -> Option<Declined> {
+        let offer = self.offer(problem.geometry, size_of::<T>()).map(|_| ());
+        let cannot = |declined: &Declined| matches!(declined, Declined::Cannot(_));
+        match offer {
+            Err(declined) if cannot(&declined) => Some(declined),
+            _ => self.suits(problem, true).err().filter(cannot),
         }
     }
 }
@@ -137,14 +155,17 @@ pub fn run<T: Transformed>(
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
-    let method = match method {
-        Some(method) => method.forced(problem.geometry, size_of::<T>())?,
-        None => Method::choose(problem.geometry, size_of::<T>()),
-    };
+    let asked = method.is_some();
+    let method = method.unwrap_or_else(|| Method::choose(problem));
+    if asked && let Some(declined) = method.refuses(problem) {
+        let reason = declined.reason().to_owned();
+        return Err(Error::Method { name: method.name(), reason }.into());
+    }
     match method {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
         Method::Winograd => winograd::convolve(problem, false, kernels, team),
+        Method::Separable => separable::convolve(problem, asked, kernels, team),
     }
 }
 
@@ -187,7 +208,8 @@ mod tests {
             (&[1, 16, 64, 64], &[16, 16, 15, 15], 1, "fft"),
         ] {
             let geometry = geometry(x, weight, groups);
-            assert_eq!(Method::choose(&geometry, 4).name(), method, "{x:?} {weight:?}");
+            let best = Method::best(&geometry, 4, |method| method != Method::Separable);
+            assert_eq!(best.name(), method, "{x:?} {weight:?}");
         }
     }
 
@@ -197,7 +219,9 @@ mod tests {
         let declined = Method::Fft.offer(&small, 4).unwrap_err();
         assert!(declined.reason().starts_with("the kernel has 9 taps"), "{declined:?}");
         // That it is slow is no reason against asking for it.
-        assert_eq!(Method::Fft.forced(&small, 4), Ok(Method::Fft));
+        assert!(matches!(declined, Declined::NotWorth(_)));
+        let channels = geometry(&[1, 3, 80, 80], &[1, 3, 9, 9], 1);
+        assert!(matches!(Method::Separable.offer(&channels, 4), Err(Declined::Cannot(_))));
         let empty = geometry(&[0, 1, 80, 80], &[1, 1, 9, 9], 1);
         assert!(Method::Fft.offer(&empty, 4).is_err());
         assert!(Method::Direct.offer(&empty, 4).is_ok());

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use crate::fft::Kept;
 use crate::packed::Packed;
+use crate::separable::Found;
 use crate::tile::Tiled;
 use crate::winograd::Filters;
 
@@ -16,11 +17,18 @@ pub struct Prepared<T> {
     pub spectra: OnceLock<Kept>,
     /// Transformed for tiles.
     pub filters: OnceLock<Filters<T>>,
+    /// Their factors, or that there are none.
+    pub factors: OnceLock<Found<T>>,
 }
 
 impl<T> Default for Prepared<T> {
     fn default() -> Self {
-        Prepared { packed: OnceLock::new(), spectra: OnceLock::new(), filters: OnceLock::new() }
+        Prepared {
+            packed: OnceLock::new(),
+            spectra: OnceLock::new(),
+            filters: OnceLock::new(),
+            factors: OnceLock::new(),
+        }
     }
 }
 

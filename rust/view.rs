@@ -158,9 +158,26 @@ impl<'a> View<'a> {
         unsafe { View::new(slice.as_ptr().cast(), Format::of::<T>(), shape, strides) }
     }
 
+    /// A view of elements of a slice, `strides` bytes apart.
+    pub fn strided<T: Element>(slice: &'a [T], shape: &[usize], strides: Vec<isize>) -> Self {
+        let reach = span(shape, &strides, size_of::<T>());
+        assert!(reach.start >= 0 && reach.end as usize <= size_of_val(slice));
+        // SAFETY: the assertion above ties the shape to the slice, which is borrowed for 'a.
+        unsafe { View::new(slice.as_ptr().cast(), Format::of::<T>(), shape, strides) }
+    }
+
     /// Byte strides in canonical order.
     pub fn strides(&self) -> &[isize] {
         &self.strides
+    }
+
+    /// The view whose element 0 is the byte `first` of this one. It can reach no further than this one.
+    pub fn part(&self, first: isize) -> View<'a> {
+        View {
+            ptr: self.ptr.wrapping_offset(first),
+            span: self.span.start - first..self.span.end - first,
+            ..self.clone()
+        }
     }
 
     /// Swaps two axes.
