@@ -1,7 +1,7 @@
 """Convolution by transforms of small tiles.
 
-Exact on small integers, within the bound of docs/accuracy.md on other numbers, and with every promise
-of the direct method about bits and what is not finite.
+Exact on small integers, close on other numbers, and with every promise of the direct method about
+bits and what is not finite.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from test_float import touched
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
-# Each way there is to go through tiles: of one axis, two and three; several blocks, channels in several
-# chains, taps that are left, residues of a dilation; weights in every order.
+# Each way there is to go through tiles: of one axis, two and three; several blocks, channels in
+# several chains, taps that are left, residues of a dilation; weights in every order.
 LAYERS = {
     "signal": case((3, 20, 3001), (17, 20, 3), padding=1),
     "dilated signal": case((2, 9, 900), (14, 9, 3), padding=8, dilation=8),

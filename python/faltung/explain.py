@@ -218,7 +218,10 @@ def _error(rival: dict[str, Any], dtype: str) -> str | None:
     unit = np.finfo(dtype).eps / 2
     if rival.get("roundings") is not None:
         k = rival["roundings"]
-        bound = f"{k * unit / (1 - k * unit):.2g} * (|bias| + sum |w x|)"
+        gamma = k * unit / (1 - k * unit)
+        if rival.get("growth") is not None:
+            return f"{gamma * rival['growth']:.2g} * sum |w|_1 max |x| over a tile"
+        bound = f"{gamma:.2g} * (|bias| + sum |w x|)"
         return bound + (" (exact factors)" if rival["method"] == "separable" else "")
     if rival.get("levels") is not None:
         return f"{7 * rival['levels'] * unit:.2g} * sum |x|_2 (2 |w|_2 + |w|_1) over a block"

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::contract::Problem;
 use crate::error::Error;
+use crate::geometry::Geometry;
 use crate::memory::{Workspace, with_scratch};
 use crate::operand::Taps;
 use crate::parallel::{Stopped, Team, Turn, even_part};
@@ -52,6 +53,35 @@ struct Steps {
     point: usize,
 }
 
+/// The tiles of products with so many output channels, and how many panels of weights they take.
+pub fn tiles<T: Tiled>(kernels: &Kernels<T>, outputs: usize) -> (TileShape, usize) {
+    // Not more columns than two, so that few vectors are left over.
+    let (shape, _) = kernels.choose(outputs, &[2], (kernels.lanes, true));
+    (shape, outputs.div_ceil(shape.rows))
+}
+
+/// How far things lie apart, and the elements of a panel.
+fn steps<T>(
+    (channels, taps): (usize, usize),
+    (outputs, panels): (usize, usize),
+    (lanes, groups): (usize, usize),
+) -> (Steps, usize) {
+    let (rows, line) = (outputs.div_ceil(panels), 64 / size_of::<T>());
+    // A vector reaches beyond its rows: over the next channel's, which come later, or over nothing.
+    let tap = channels.saturating_mul(rows).saturating_add(lanes);
+    let panel = (tap.saturating_mul(taps).div_ceil(line) | 1).saturating_mul(line);
+    let point = panel.saturating_mul(panels).saturating_mul(groups);
+    (Steps { channel: rows, tap, point }, panel)
+}
+
+/// Bytes that the transformed weights of a convolution take.
+pub fn bytes<T: Tiled>(geometry: &Geometry, tiling: &Tiling, kernels: &Kernels<T>) -> usize {
+    let (_, panels) = tiles(kernels, geometry.outputs);
+    let sums = (geometry.channels, tiling.taps());
+    let (steps, _) = steps::<T>(sums, (geometry.outputs, panels), (kernels.lanes, geometry.groups));
+    steps.point.saturating_mul(tiling.points()).saturating_mul(size_of::<T>())
+}
+
 impl<T: Tiled> Filters<T> {
     /// Transforms the weights of a convolution.
     pub fn new(
@@ -63,17 +93,11 @@ impl<T: Tiled> Filters<T> {
         let geometry = problem.geometry;
         let (channels, outputs, lanes) = (geometry.channels, geometry.outputs, engine.lanes);
         let (points, taps) = (tiling.points(), tiling.taps());
-        let (shape, _) = kernels.choose(outputs, &[2], (lanes, true));
-        let panels = outputs.div_ceil(shape.rows);
-        let rows = outputs.div_ceil(panels);
-        let line = 64 / size_of::<T>();
-        // A vector reaches beyond its rows: over the next channel's, which come later, or over nothing.
-        let tap = channels.saturating_mul(rows).saturating_add(lanes);
-        let panel = (tap.saturating_mul(taps).div_ceil(line) | 1).saturating_mul(line);
-        let all = geometry.groups * panels;
-        let point = panel.saturating_mul(all);
-        let len = point.saturating_mul(points);
-        let steps = Steps { channel: rows, tap, point };
+        let (shape, panels) = tiles(kernels, outputs);
+        let (steps, panel) =
+            steps::<T>((channels, taps), (outputs, panels), (lanes, geometry.groups));
+        let len = steps.point.saturating_mul(points);
+        let (all, point) = (geometry.groups * panels, steps.point);
         let mut values = Workspace::new::<T>("the transformed weights", len)?;
         let stager = Stager::new(problem, tiling, (kernels, engine))?;
         let odd = AtomicBool::new(false);

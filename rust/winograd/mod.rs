@@ -27,14 +27,15 @@ pub use tiling::Tiling;
 use std::sync::OnceLock;
 
 use crate::contract::{self, Problem};
-use crate::error::Shape;
+use crate::error::{Error, Shape};
+use crate::explain::Description;
 use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Cost, Declined};
 use crate::prepared::once;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
-use nest::Nest;
+use nest::{Frame, Nest};
 use tiling::is_able;
 
 /// Work below which a call stays on its caller's thread, in products.
@@ -71,6 +72,41 @@ pub fn offer(geometry: &Geometry, element: usize, fast: bool) -> Result<Cost, De
         Some(tiling) => Ok(tiling.time(geometry, element, geometry.axes[0].output)),
         None => Err(Declined::NotWorth("there is nothing to sum".into())),
     }
+}
+
+/// Roundings on each axis: two in the weights' transform, one in the input's, two in that of the sums.
+const TRANSFORMS: usize = 5;
+
+/// How a convolution would be computed.
+pub fn describe<T: Tiled>(
+    problem: &Problem<'_, T>,
+    fast: bool,
+    kernels: &Kernels<T>,
+    threads: usize,
+) -> Result<Description, Error> {
+    let geometry = problem.geometry;
+    let Some(tiling) = tiling(geometry, size_of::<T>(), fast) else {
+        return Ok(Description::default());
+    };
+    let frame = Frame::new(problem, &tiling, kernels, threads)?;
+    let scratch = frame.scratch(&tiling).saturating_mul(size_of::<T>());
+    let filters = filters::bytes(geometry, &tiling, kernels);
+    let tiles = tiling.tiles() * geometry.axes[0].output as f64;
+    let products = tiles * (tiling.points() * tiling.taps()) as f64;
+    let taps = geometry.channels * tiling.taps();
+    let (shape, _) = filters::tiles(kernels, geometry.outputs);
+    Ok(Description {
+        flops: 2.0 * products * (geometry.channels * geometry.outputs * geometry.groups) as f64,
+        workspace: filters.saturating_add(threads.saturating_mul(scratch)),
+        roundings: Some(
+            taps.min(nest::CHAIN) + taps.div_ceil(nest::CHAIN) + TRANSFORMS * tiling.axes(),
+        ),
+        growth: Some(tiling.growth()),
+        tile: Some((shape.rows, shape.columns * kernels.lanes)),
+        roles: Some(("output channels", "tiles")),
+        block: frame.block(&tiling),
+        ..Description::default()
+    })
 }
 
 /// Computes a convolution by transforms of tiles; one that has no axis for it, or nothing to sum, directly.

@@ -16,7 +16,7 @@ use crate::tile::{Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, 
 use crate::view::Memory;
 
 use super::engine::{Analysis, Engine, Synthesis};
-use super::filters::Filters;
+use super::filters::{self, Filters};
 use super::odd::{self, Spot};
 use super::region::{Cuts, Plane, Region, Shape};
 use super::tiling::Tiling;
@@ -24,7 +24,7 @@ use super::tiling::Tiling;
 /// Channels that are summed in one chain of fused multiply-adds, with the taps that are left. Shorter than
 /// the direct method's, so that the bound of the error, which transforms make greater, stays beside its; to
 /// add twice as many chains costs 1 to 2 % of the products' time.
-const CHAIN: usize = 64;
+pub const CHAIN: usize = 64;
 
 /// Bytes of sums that a part of the output channels has at all points.
 const SUMS_BYTES: usize = 512 << 10;
@@ -72,6 +72,74 @@ struct Sizes {
     totals: usize,
 }
 
+impl Sizes {
+    /// All of them at so many points: of each part of a [`Desk`].
+    fn parts(&self, points: usize) -> [usize; 6] {
+        let (values, sums) = (self.values * points, self.sums * points);
+        [self.staged, self.dealt, self.results, values, sums, self.totals]
+    }
+}
+
+/// How the work is cut, and what that needs.
+pub struct Frame {
+    cuts: Cuts,
+    plane: Plane,
+    parts: usize,
+    sizes: Sizes,
+}
+
+impl Frame {
+    /// For some threads.
+    pub fn new<T: Tiled>(
+        problem: &Problem<'_, T>,
+        tiling: &Tiling,
+        kernels: &Kernels<T>,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let geometry = problem.geometry;
+        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let cuts = Cuts::new(tiling, geometry, size_of::<T>(), wanted.div_ceil(geometry.groups));
+        let largest = cuts.region(tiling, 0);
+        let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), kernels.lanes))?;
+        let items = cuts.count() * geometry.groups;
+        let (tile, all) = filters::tiles(kernels, geometry.outputs);
+        let parts = wanted.div_ceil(items).min(all.div_ceil(FEWEST_PANELS)).max(1);
+        let strides = &problem.x.strides()[1..];
+        let shape = plane.shape(tiling, &largest, strides, (problem.store, kernels.lanes))?;
+        let line = 64 / size_of::<T>();
+        let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
+        // A smaller block may round its rows up once more.
+        let value = odd_lines(shape.values + kernels.lanes);
+        let row = odd_lines(shape.sums + kernels.lanes);
+        let panel = tile.rows.min(geometry.outputs);
+        let panels = (SUMS_BYTES / size_of::<T>() / (row * tiling.points() * panel))
+            .clamp(FEWEST_PANELS, all.div_ceil(parts).max(FEWEST_PANELS));
+        let rows = (panels * panel).min(geometry.outputs);
+        let sizes = Sizes {
+            staged: shape.staged,
+            dealt: if tiling.dealt() { shape.staged } else { 0 },
+            results: shape.plane * shape.planes,
+            value,
+            values: value * geometry.channels + line,
+            row,
+            sums: row * rows + line,
+            panels,
+            totals: kernels.most_totals(),
+        };
+        Ok(Frame { cuts, plane, parts, sizes })
+    }
+
+    /// Elements of a thread's scratch memory.
+    pub fn scratch(&self, tiling: &Tiling) -> usize {
+        self.sizes.parts(tiling.points()).iter().fold(0, |sum: usize, &n| sum.saturating_add(n))
+    }
+
+    /// Outputs of a block on each axis, of each residue.
+    pub fn block(&self, tiling: &Tiling) -> Vec<usize> {
+        self.cuts.region(tiling, 0).outputs(tiling)
+    }
+}
+
 /// A thread's scratch memory.
 struct Desk<'a, T> {
     staged: &'a mut [T],
@@ -91,40 +159,9 @@ impl<'a, T: Tiled> Nest<'a, T> {
         threads: usize,
     ) -> Result<Self, Error> {
         let geometry = problem.geometry;
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
-        let cuts = Cuts::new(tiling, geometry, size_of::<T>(), wanted.div_ceil(geometry.groups));
-        let largest = cuts.region(tiling, 0);
-        let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), kernels.lanes))?;
+        let frame = Frame::new(problem, tiling, kernels, threads)?;
         let kernel: Vec<usize> = tiling.sides.iter().map(|side| side.taps()).collect();
-        let items = cuts.count() * geometry.groups;
-        let parts = wanted.div_ceil(items).min(filters.panels().div_ceil(FEWEST_PANELS)).max(1);
-        let shape = plane.shape(
-            tiling,
-            &largest,
-            &problem.x.strides()[1..],
-            (problem.store, kernels.lanes),
-        )?;
-        let line = 64 / size_of::<T>();
-        let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
-        // A smaller block may round its rows up once more.
-        let value = odd_lines(shape.values + kernels.lanes);
-        let row = odd_lines(shape.sums + kernels.lanes);
-        let panel = filters.shape().rows.min(geometry.outputs);
-        let panels = (SUMS_BYTES / size_of::<T>() / (row * tiling.points() * panel))
-            .clamp(FEWEST_PANELS, filters.panels().div_ceil(parts).max(FEWEST_PANELS));
-        let rows = (panels * panel).min(geometry.outputs);
-        let sizes = Sizes {
-            staged: shape.staged,
-            dealt: if tiling.dealt() { shape.staged } else { 0 },
-            results: shape.plane * shape.planes,
-            value,
-            values: value * geometry.channels + line,
-            row,
-            sums: row * rows + line,
-            panels,
-            totals: kernels.most_totals(),
-        };
-        let taps = Taps { channel: value as isize, axes: plane.taps.clone() };
+        let taps = Taps { channel: frame.sizes.value as isize, axes: frame.plane.taps.clone() };
         let sum = Forward {
             channels: geometry.channels,
             kernel: &kernel,
@@ -136,6 +173,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         }
         .sum()?;
         let odd = Mutex::new(Vec::new());
+        let Frame { cuts, plane, parts, sizes } = frame;
         Ok(Nest { problem, kernels, tiling, filters, engine, cuts, plane, sum, parts, sizes, odd })
     }
 
@@ -146,9 +184,8 @@ impl<'a, T: Tiled> Nest<'a, T> {
 
     /// One thread's part: takes items until there are none.
     pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
-        let (sizes, points) = (self.sizes, self.tiling.points());
-        let (values, sums) = (sizes.values * points, sizes.sums * points);
-        let parts = [sizes.staged, sizes.dealt, sizes.results, values, sums, sizes.totals];
+        let sizes = self.sizes;
+        let parts = sizes.parts(self.tiling.points());
         let all = parts.iter().fold(0usize, |sum, &n| sum.saturating_add(n));
         with_scratch(all, |scratch: &mut [T]| {
             let mut left = scratch;

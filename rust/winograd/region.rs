@@ -123,6 +123,16 @@ impl Cuts {
 }
 
 impl Region {
+    /// Outputs on each axis.
+    pub fn outputs(&self, tiling: &Tiling) -> Vec<usize> {
+        let sides = tiling.sides.iter().zip(self.residues.iter().zip(&self.lens));
+        let of = |(side, (residues, len)): (&Side, (&Range<usize>, &Range<usize>))| {
+            let tile = if side.tiled { tiling.kind.outputs() } else { 1 };
+            (residues.len() * len.len() * tile).min(side.axis.output)
+        };
+        sides.map(of).collect()
+    }
+
     /// Tiles.
     fn positions(&self) -> usize {
         self.residues.iter().chain(&self.lens).map(Range::len).product()

@@ -124,8 +124,8 @@ impl Tiling {
         outputs * geometry.kernel_taps() as f64 / products
     }
 
-    /// How much greater than the plain sum's the bound of the error is, beside the length of its sums:
-    /// what transforms multiply the sum of |w x| by at most.
+    /// What the bound of the error has beside the roundings: at most so many times the sum over channels
+    /// of |w|_1 max |x| goes through the products of a tile.
     pub fn growth(&self) -> f64 {
         self.kind.growth().powi(self.axes() as i32)
     }
