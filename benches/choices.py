@@ -149,7 +149,8 @@ def misses(choices: list[Choice]) -> Iterator[str]:
         shape = f"{choice.case.name}{what}: {choice.case}"
         yield f"{choice.loss:5.2f}  {choice.chosen}  {shape}  {times}"
     within = len(choices) - len(missed)
-    taken = {name: sum(c.chosen == name for c in choices) for name in choices[0].predicted}
+    methods = sorted({c.chosen for c in choices})
+    taken = {name: sum(c.chosen == name for c in choices) for name in methods}
     yield (
         f'"auto" is within {100 * (MARGIN - 1):.0f} % of the best method on {within} of '
         f"{len(choices)} shapes ({100 * within / len(choices):.1f} %); it takes "
