@@ -8,6 +8,7 @@ one, the better counts, since its threads may stall at a barrier on a shared mac
     python benches/compare.py
     python benches/compare.py --impl faltung,torch --only resnet --threads 1
     python benches/compare.py --cliffs
+    python benches/compare.py --choices
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+from choices import Choice, misses
+from choices import sweep as sweep_choices
 from libraries import LIBRARIES
 from peak import ELEMENTS, Peak
 from results import Row, cliffs, line, summary, titles
 from shapes import Case, load, random_cases
+from threads import limit
 from workers import Refusal, Worker
 
 # Calls of one turn, in seconds, and turns of each library.
@@ -72,17 +76,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="time faltung alone on N (300) random shapes and list the slowest tenth",
     )
+    parser.add_argument(
+        "--choices",
+        type=int,
+        nargs="?",
+        const=300,
+        metavar="N",
+        help='time each method on N (300) random shapes and list where "auto" misses the best',
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the shapes of --choices (0)")
     options = parser.parse_args(arguments)
     if options.threads < 1:
         raise Mistake(f"--threads must be at least 1, got {options.threads}")
     for path in (options.output, options.json):
         if path is not None and not path.resolve().parent.is_dir():
             raise Mistake(f"there is no directory {path.resolve().parent}")
-    if options.cliffs is not None:
-        if options.cliffs < 1:
-            raise Mistake(f"--cliffs must be at least 1, got {options.cliffs}")
-        if options.impl or options.only or options.output:
-            raise Mistake("--cliffs takes neither --impl nor --only nor --output")
+    for name in ("cliffs", "choices"):
+        count = getattr(options, name)
+        if count is not None and count < 1:
+            raise Mistake(f"--{name} must be at least 1, got {count}")
+        if count is not None and (options.impl or options.only or options.output):
+            raise Mistake(f"--{name} takes neither --impl nor --only nor --output")
     if options.output is not None:
         if options.output.suffix not in PICTURES:
             raise Mistake(f"--output must end in one of {', '.join(PICTURES)}")
@@ -212,6 +226,17 @@ def compare_cliffs(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def compare_choices(options: argparse.Namespace) -> list[Choice]:
+    """Time each method on random shapes, and print where the choice is not the best."""
+    if LIBRARIES["faltung"].missing():
+        raise Mistake("faltung is not installed")
+    limit(options.threads)
+    choices = list(sweep_choices(options.choices, options.dtype, options.threads, options.seed))
+    for text in misses(choices):
+        print(text)
+    return choices
+
+
 def heading(options: argparse.Namespace, peak: Peak) -> str:
     """Say what is timed, and what the peak is."""
     what = f"{options.dtype}, threads: {options.threads}"
@@ -224,12 +249,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Return the exit status."""
     try:
         options = parse(arguments)
-        rows = compare(options) if options.cliffs is None else compare_cliffs(options)
+        rows: list[Row] | list[Choice]
+        if options.choices is not None:
+            rows = compare_choices(options)
+        else:
+            rows = compare(options) if options.cliffs is None else compare_cliffs(options)
         if options.json is not None:
             found = {"dtype": options.dtype, "threads": options.threads}
             found["rows"] = [asdict(row) for row in rows]
             options.json.write_text(json.dumps(found, indent=1) + "\n")
-        if options.cliffs is None:
+        if options.cliffs is None and options.choices is None:
             chart(rows, options)
     except (Mistake, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)

@@ -112,6 +112,12 @@ impl Cover {
         cover
     }
 
+    /// Vectors from some places on, the results of which lie one behind the other: `bytes` each.
+    pub fn one_behind_the_other(from: impl Iterator<Item = isize>, bytes: usize) -> Self {
+        let column = |(i, from)| Column { from, to: (i * bytes) as isize };
+        Cover { whole: from.enumerate().map(column).collect(), ..Cover::default() }
+    }
+
     /// Vectors over `outputs` output channels, `from` elements apart, some of them; the last may be filled
     /// in part. Neighbouring results are `step` bytes apart; whole vectors go to them as they are only if
     /// they may (`direct`).

@@ -7,6 +7,7 @@ use crate::fft;
 use crate::plan::{Cost, Declined, METHODS, Method};
 use crate::separable;
 use crate::tile::{Kernels, Tiled};
+use crate::winograd;
 
 /// How a method computes a problem.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +19,9 @@ pub struct Description {
     /// The k of its bound of the error, gamma(k) times the sum of the absolute values of all products;
     /// `None` where the bound is of another kind.
     pub roundings: Option<usize>,
+    /// If that is of sums at points of transforms: by what it is multiplied, with the sum over channels of
+    /// |w|_1 max |x| over a tile in the place of that sum.
+    pub growth: Option<f64>,
     /// Binary logarithm of the numbers that are transformed together, on which the other bound depends.
     pub levels: Option<f64>,
     /// Rows of a tile, and elements of its columns.
@@ -73,6 +77,7 @@ fn describe<T: Tiled>(
     match method {
         Method::Direct => contract::describe(problem, kernels, threads),
         Method::Fft => fft::describe(problem.geometry, size_of::<T>(), threads),
+        Method::Winograd => winograd::describe(problem, false, kernels, threads),
         Method::Separable => Ok(separable::describe(problem.geometry, size_of::<T>(), threads)),
     }
 }

@@ -20,6 +20,7 @@
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
+//! | [`winograd`] | kernels of three, by transforms of small tiles |
 //! | [`separable`] | kernels of rank one, as passes along their axes |
 //! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
 //! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
@@ -54,3 +55,4 @@ pub mod slab;
 pub mod store;
 pub mod tile;
 pub mod view;
+pub mod winograd;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, room};
-use crate::tile::{ALL_ROWS, CHAIN, Segment, Step, Sum};
+use crate::tile::{ALL_ROWS, Segment, Step, Sum};
 use crate::view::{Element, Memory, View, advance};
 
 /// Weights as the row operand, in place where their memory can be read so.
@@ -214,7 +214,7 @@ impl Ramp {
 }
 
 /// A forward sum: taps in the order (channel, kernel axes), cut into chains. A chain is as many whole
-/// channels as [`CHAIN`] taps hold; of a channel with more taps, as many whole slices along the first
+/// channels as `chain` taps hold; of a channel with more taps, as many whole slices along the first
 /// axis; of a slice with more taps, along the next, and so on. It depends on the shape of the weights
 /// alone, and so do the bits of the result.
 #[derive(Clone, Copy, Debug)]
@@ -231,13 +231,15 @@ pub struct Forward<'a> {
     pub b: &'a Taps,
     /// If rows are neighbouring outputs.
     pub ramp: Option<Ramp>,
+    /// Taps of a chain at most.
+    pub chain: usize,
 }
 
 impl Forward<'_> {
     /// The sum.
     pub fn sum(&self) -> Result<Sum, Error> {
         let taps = self.kernel.iter().product::<usize>();
-        let period = (CHAIN / taps).clamp(1, self.channels.max(1));
+        let period = (self.chain / taps).clamp(1, self.channels.max(1));
         let periods = self.channels / period;
         let steps = self.kernel.iter().enumerate().fold(period, |steps, (axis, &kernel)| {
             steps
@@ -251,9 +253,9 @@ impl Forward<'_> {
         if periods > 0 {
             // The axis whose slices are whole in a chain, and how many there are in one.
             let inner = |axis: usize| self.kernel[axis + 1..].iter().product::<usize>();
-            let cut = (0..self.kernel.len()).find(|&axis| inner(axis) <= CHAIN);
+            let cut = (0..self.kernel.len()).find(|&axis| inner(axis) <= self.chain);
             let cut = cut.expect("nothing is in the last axis's slices but one tap");
-            let slices = CHAIN / inner(cut);
+            let slices = self.chain / inner(cut);
             let mut index = vec![0; cut];
             for _ in 0..index.iter().zip(self.kernel).map(|(_, n)| n).product() {
                 for first in (0..self.kernel[cut]).step_by(slices) {
@@ -324,6 +326,7 @@ impl Forward<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::CHAIN;
     use crate::view::{Format, Scalar, contiguous};
 
     /// Weights of 2 outputs, 300 channels and 2 x 3 taps, each its own index.
@@ -348,7 +351,8 @@ mod tests {
             assert_eq!(weights.row(), 1800);
             let (a, b) = (weights.taps().unwrap(), taps(2, 3));
             let (kernel, a_row) = (&[1, 2, 3][..], weights.row());
-            let forward = Forward { channels: 300, kernel, a: &a, a_row, b: &b, ramp: None };
+            let forward =
+                Forward { channels: 300, kernel, a: &a, a_row, b: &b, ramp: None, chain: CHAIN };
             let sum = forward.sum().unwrap();
             // As many whole channels as 128 taps hold, and the 6 that are left of 300.
             assert_eq!((sum.periods, sum.period), (14, Step { a: 21 * 6, b: 21 * 100 }));
@@ -368,7 +372,15 @@ mod tests {
         let lengths = |kernel: &[usize]| {
             let axes = kernel.iter().map(|&n| (0..n as isize).collect()).collect();
             let taps = Taps { channel: 1000, axes };
-            let forward = Forward { channels: 2, kernel, a: &taps, a_row: 0, b: &taps, ramp: None };
+            let forward = Forward {
+                channels: 2,
+                kernel,
+                a: &taps,
+                a_row: 0,
+                b: &taps,
+                ramp: None,
+                chain: CHAIN,
+            };
             let sum = forward.sum().unwrap();
             assert_eq!((sum.periods, sum.period), (2, Step { a: 1000, b: 1000 }));
             sum.segments.iter().map(|segment| segment.steps.len()).collect::<Vec<_>>()
@@ -393,8 +405,15 @@ mod tests {
             let axes = axes.map(|(&n, s)| (0..n as isize).map(|i| i * s).collect()).collect();
             let a = Taps { channel: 7000, axes };
             let b = taps(count as isize, kernel[2] as isize);
-            let plain =
-                Forward { channels: 2, kernel: &kernel, a: &a, a_row: 0, b: &b, ramp: None };
+            let plain = Forward {
+                channels: 2,
+                kernel: &kernel,
+                a: &a,
+                a_row: 0,
+                b: &b,
+                ramp: None,
+                chain: CHAIN,
+            };
             let ramp = Forward { ramp: Some(Ramp { axis: 1, rows, shift }), ..plain };
             let (plain, ramp) = (plain.sum().unwrap(), ramp.sum().unwrap());
             assert_eq!((ramp.chains(), ramp.rows), (plain.chains(), Some(rows)));

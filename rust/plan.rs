@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use crate::contract::{self, Problem};
 use crate::error::Error;
 use crate::fft::{self, Transformed};
-use crate::geometry::Geometry;
+use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
 use crate::separable;
 use crate::tile::{Kernels, Tiled};
+use crate::winograd;
 
 /// A way of computing a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +21,14 @@ pub enum Method {
     Direct,
     /// Products of transforms, for long kernels.
     Fft,
+    /// Transforms of small tiles, for kernels of three.
+    Winograd,
     /// Passes along the axes, for kernels of rank one.
     Separable,
 }
 
 /// Every method, the reference first.
-pub const METHODS: [Method; 3] = [Method::Direct, Method::Fft, Method::Separable];
+pub const METHODS: [Method; 4] = [Method::Direct, Method::Fft, Method::Winograd, Method::Separable];
 
 /// What a problem would take, in nanoseconds on one thread of a nominal machine (3 GHz with AVX-512). It
 /// depends on the problem alone, never on the machine, so that "auto" gives the same bits everywhere.
@@ -93,6 +96,7 @@ impl Method {
         match self {
             Method::Direct => "direct",
             Method::Fft => "fft",
+            Method::Winograd => "winograd",
             Method::Separable => "separable",
         }
     }
@@ -103,7 +107,7 @@ impl Method {
             None if name != "auto" => Err(Error::Name {
                 argument: "method",
                 value: format!("{name:?}"),
-                choices: "\"auto\", \"direct\", \"fft\" or \"separable\"",
+                choices: "\"auto\", \"direct\", \"fft\", \"winograd\" or \"separable\"",
             }),
             method => Ok(method),
         }
@@ -114,6 +118,7 @@ impl Method {
         match self {
             Method::Direct => Ok(contract::offer(geometry, element)),
             Method::Fft => fft::offer(geometry, element),
+            Method::Winograd => winograd::offer(geometry, element, false),
             Method::Separable => separable::offer(geometry, element),
         }
     }
@@ -122,18 +127,20 @@ impl Method {
     /// may be less exact than under "auto".
     pub fn suits<T: Tiled>(self, problem: &Problem<'_, T>, asked: bool) -> Result<(), Declined> {
         match self {
-            Method::Fft | Method::Separable if T::SCALAR.is_integer() => Err(INEXACT),
-            Method::Direct | Method::Fft => Ok(()),
+            Method::Fft | Method::Separable | Method::Winograd if T::SCALAR.is_integer() => {
+                Err(INEXACT)
+            }
+            Method::Direct | Method::Fft | Method::Winograd => Ok(()),
             Method::Separable => separable::suits(problem, asked),
         }
     }
 
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
-    /// unless another saves a tenth.
+    /// unless another saves a tenth. A batch gets what each of its images gets alone, so that bits agree.
     pub fn choose<T: Tiled>(problem: &Problem<'_, T>) -> Self {
-        Method::best(problem.geometry, size_of::<T>(), |method| {
-            method.suits(problem, false).is_ok()
-        })
+        let mut image = problem.geometry.clone();
+        image.axes[0] = Axis::plain(image.axes[0].output.min(1));
+        Method::best(&image, size_of::<T>(), |method| method.suits(problem, false).is_ok())
     }
 
     /// The same, where `suits` tells which methods keep their offers. It is asked of the best alone.
@@ -178,6 +185,7 @@ pub fn run<T: Transformed>(
     match method {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
+        Method::Winograd => winograd::convolve(problem, false, kernels, team),
         Method::Separable => separable::convolve(problem, asked, kernels, team),
     }
 }
@@ -242,9 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn long_kernels_are_transformed() {
+    fn methods_are_chosen_by_shape() {
         for (x, weight, groups, method) in [
-            (&[1usize, 64, 56, 56][..], &[64usize, 64, 3, 3][..], 1, "direct"),
+            (&[1usize, 64, 56, 56][..], &[64usize, 64, 3, 3][..], 1, "winograd"),
+            (&[1, 256, 14, 14], &[256, 256, 3, 3], 1, "winograd"),
+            (&[1, 512, 7, 7], &[512, 512, 3, 3], 1, "direct"),
+            (&[1, 3, 224, 224], &[32, 3, 3, 3], 1, "direct"),
+            (&[1, 144, 56, 56], &[144, 1, 3, 3], 144, "direct"),
+            (&[1, 64, 8, 56, 56], &[128, 64, 3, 3, 3], 1, "winograd"),
             (&[1, 3, 224, 224], &[64, 3, 7, 7], 1, "fft"),
             (&[1, 96, 56, 56], &[96, 1, 7, 7], 96, "direct"),
             (&[1, 1, 8, 8], &[1, 1, 3, 3], 1, "direct"),

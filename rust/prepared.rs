@@ -6,6 +6,7 @@ use crate::fft::Kept;
 use crate::packed::Packed;
 use crate::separable::Found;
 use crate::tile::Tiled;
+use crate::winograd::Filters;
 
 /// A place for each method that makes something of the weights.
 #[derive(Debug)]
@@ -14,20 +15,29 @@ pub struct Prepared<T> {
     pub packed: OnceLock<Packed<T>>,
     /// Transformed.
     pub spectra: OnceLock<Kept>,
+    /// Transformed for tiles.
+    pub filters: OnceLock<Filters<T>>,
     /// Their factors, or that there are none.
     pub factors: OnceLock<Found<T>>,
 }
 
 impl<T> Default for Prepared<T> {
     fn default() -> Self {
-        Prepared { packed: OnceLock::new(), spectra: OnceLock::new(), factors: OnceLock::new() }
+        Prepared {
+            packed: OnceLock::new(),
+            spectra: OnceLock::new(),
+            filters: OnceLock::new(),
+            factors: OnceLock::new(),
+        }
     }
 }
 
 impl<T: Tiled> Prepared<T> {
     /// Bytes of all that is there.
     pub fn bytes(&self) -> usize {
-        self.packed.get().map_or(0, Packed::bytes) + self.spectra.get().map_or(0, Kept::bytes)
+        let packed = self.packed.get().map_or(0, Packed::bytes);
+        let filters = self.filters.get().map_or(0, Filters::bytes);
+        packed + filters + self.spectra.get().map_or(0, Kept::bytes)
     }
 }
 

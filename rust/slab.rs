@@ -154,8 +154,28 @@ impl Layout {
         self.axes.iter().map(|axis| axis.pitch as isize).collect()
     }
 
+    /// Phases of an axis.
+    pub fn phases(&self, axis: usize) -> usize {
+        self.axes[axis].phases.len()
+    }
+
+    /// Which phase of its axis a tap is in, and how far along a part.
+    pub fn tap(&self, axis: usize, tap: usize) -> (usize, usize) {
+        self.axes[axis].tap(tap)
+    }
+
+    /// Elements of one part of a plane.
+    pub fn part(&self) -> usize {
+        self.part
+    }
+
     /// The runs that fill one plane for a block. `strides` are the input's, in bytes, an axis each.
     pub fn runs(&self, block: &Block, strides: &[isize]) -> Runs {
+        Runs::new(self.runs_from(block, &vec![0; strides.len()], strides))
+    }
+
+    /// The same with all windows so many padded positions further on each axis.
+    pub fn runs_from(&self, block: &Block, further: &[usize], strides: &[isize]) -> Vec<Run> {
         let mut runs = vec![Run { to: 0, len: 1, from: Some((0, 0)) }];
         let last = self.axes.len() - 1;
         // From the outermost axis in: each run so far is one row of what is left.
@@ -164,7 +184,8 @@ impl Layout {
             for (phase, residue) in axis.phases.iter().enumerate() {
                 for Piece { read, at } in &axis.pieces {
                     let to = phase * self.part_pitch(a) + at * axis.pitch;
-                    let first = (block.0[a].start + read.start) * axis.axis.stride + residue;
+                    let first =
+                        (block.0[a].start + read.start) * axis.axis.stride + residue + further[a];
                     let start = along.len();
                     row(
                         &axis.axis,
@@ -189,7 +210,7 @@ impl Layout {
                 .flat_map(|outer| along.iter().map(move |inner| join(outer, inner)))
                 .collect();
         }
-        Runs::new(runs)
+        runs
     }
 
     /// Elements between the parts of neighbouring phases of an axis.

@@ -219,7 +219,16 @@ RULES: dict[str, tuple[Any, ...]] = {
     "method name": (
         lambda: faltung.conv2d(X, W, method="magic"),
         ValueError,
-        'method is "magic", but must be "auto", "direct", "fft" or "separable"',
+        'method is "magic", but must be "auto", "direct", "fft", "winograd" or "separable"',
+    ),
+    "method that cannot": (
+        lambda: faltung.conv2d(
+            np.ones((1, 5, 7)), np.ones((2, 1, 3, 2)), stride=2, method="winograd"
+        ),
+        ValueError,
+        'method is "winograd", which cannot compute this convolution because no axis has a kernel '
+        "of 3, a stride of 1, and more outputs than the dilation (kernel (3, 2), stride (2, 2), "
+        "output (2, 3)); faltung.explain with the same arguments tells what each method would take",
     ),
     "activation name": (
         lambda: faltung.conv2d(X, W, activation="gelu"),

@@ -113,6 +113,7 @@ print(peak_bytes() - before, *(m["workspace"] for m in said["methods"] if m["sta
     [
         ("direct", (64, 300, 300), (64, 64, 3, 3)),
         ("fft", (64, 112, 112), (64, 64, 7, 7)),
+        ("winograd", (64, 300, 300), (64, 64, 3, 3)),
         ("separable", (1, 40, 900, 900), (1, 1, 5, 3, 3)),
     ],
 )
@@ -130,7 +131,7 @@ def test_measure():
     weight = np.ones((1, 1, 5, 5), np.float32)
     found = faltung.explain((1, 64, 64), weight, measure=True)
     for rival in found.as_dict()["methods"]:
-        assert rival["measured"] > 0
+        assert rival["state"] == "impossible" or rival["measured"] > 0
     assert "measured" in str(found)
     assert "measured" not in str(faltung.explain((1, 64, 64), weight))
 

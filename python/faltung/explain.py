@@ -111,7 +111,7 @@ activation, channels_last, dtype, accumulate, method, threads
     >>> weight = np.ones((1, 1, 31, 31), np.float32)
     >>> found = faltung.explain((1, 1080, 1920), weight, padding="same").as_dict()
     >>> [m["method"] for m in found["methods"] if m["state"] == "impossible"]
-    []
+    ['winograd']
     >>> impossible = faltung.explain((3, 64, 64), np.ones((8, 3, 5, 5)), method="separable")
     >>> print(impossible.as_dict()["why"])
     an output sums over 3 channels, which have kernels of their own
@@ -224,7 +224,10 @@ def _error(rival: dict[str, Any], dtype: str) -> str | None:
     unit = np.finfo("float64" if dtype in ("float64", "complex128") else "float32").eps / 2
     if rival.get("roundings") is not None:
         k = rival["roundings"]
-        bound = f"{k * unit / (1 - k * unit):.2g} * (|bias| + sum |w x|)"
+        gamma = k * unit / (1 - k * unit)
+        if rival.get("growth") is not None:
+            return f"{gamma * rival['growth']:.2g} * sum |w|_1 max |x| over a tile"
+        bound = f"{gamma:.2g} * (|bias| + sum |w x|)"
         return bound + (" (exact factors)" if rival["method"] == "separable" else "")
     if rival.get("levels") is not None:
         return f"{7 * rival['levels'] * unit:.2g} * sum |x|_2 (2 |w|_2 + |w|_1) over a block"

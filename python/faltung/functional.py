@@ -34,7 +34,7 @@ PaddingMode = Literal[
     "zeros", "constant", "reflect", "symmetric", "replicate", "edge", "circular", "wrap"
 ]
 Activation = Literal["relu"] | tuple[Literal["clip"], float, float]
-Method = Literal["auto", "direct", "fft", "separable"]
+Method = Literal["auto", "direct", "fft", "winograd", "separable"]
 
 
 def conv(
@@ -124,13 +124,15 @@ def conv(
     out : ndarray, optional
         Receives the result and is returned. It must have exactly the shape and dtype of the
         result and not overlap an input; any strides will do.
-    method : {"auto", "direct", "fft", "separable"}
+    method : {"auto", "direct", "fft", "winograd", "separable"}
         ``"auto"`` chooses from shapes, dtypes and, where it may pay, whether kernels of a single
         channel are products of one vector an axis; never from the machine. ``"direct"`` is the
         plain sum, ``"fft"`` products of transforms: faster for long kernels, with an error that is
-        small beside the largest outputs rather than beside each. ``"separable"`` is passes along
-        the axes, for kernels that are such products to within rounding. `explain` tells what is
-        chosen, and why.
+        small beside the largest outputs rather than beside each. ``"winograd"`` transforms small
+        tiles along axes with three taps and a stride of 1, with two thirds of the products on each
+        (S. Winograd, 1980): faster for many channels, with the error that ``docs/accuracy.md``
+        tells. ``"separable"`` is passes along the axes, for kernels that are such products to
+        within rounding. `explain` tells what is chosen, and why.
     threads : int, optional
         How many threads at most work on this call; else as `set_num_threads` says. The result
         has the same bits for any number.

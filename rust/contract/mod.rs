@@ -287,7 +287,15 @@ impl<'a, T: Tiled> Nest<'a, T> {
             None => (&weights, problem.weights.row(), &input.taps),
         };
         let ramp = roles.ramp();
-        let forward = Forward { channels: geometry.channels, kernel: &kernel, a, a_row, b, ramp };
+        let forward = Forward {
+            channels: geometry.channels,
+            kernel: &kernel,
+            a,
+            a_row,
+            b,
+            ramp,
+            chain: CHAIN,
+        };
         let sum = forward.sum()?;
         let panels = packed.map(|packed| {
             let lens = split.lens(&geometry);

@@ -22,6 +22,7 @@ mod tree;
 mod vector;
 
 pub use block::Transformed;
+pub(crate) use vector::Wave;
 
 use crate::contract::{self, Problem};
 use crate::error::Error;

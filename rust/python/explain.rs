@@ -91,12 +91,22 @@ fn dict<'py>(py: Python<'py>, candidate: &Candidate) -> PyResult<Bound<'py, PyDi
     let declined = candidate.offer.clone().err().or_else(|| candidate.unsuited.clone());
     dict.set_item("declines", reason(&declined))?;
     dict.set_item("refuses", reason(&candidate.refuses))?;
-    if let Some(Description { flops, workspace, roundings, levels, tile, roles, block, in_place }) =
-        &candidate.description
+    if let Some(Description {
+        flops,
+        workspace,
+        roundings,
+        growth,
+        levels,
+        tile,
+        roles,
+        block,
+        in_place,
+    }) = &candidate.description
     {
         dict.set_item("flops", flops)?;
         dict.set_item("workspace", workspace)?;
         dict.set_item("roundings", roundings)?;
+        dict.set_item("growth", growth)?;
         dict.set_item("levels", levels)?;
         dict.set_item("tile", tile)?;
         dict.set_item("roles", roles)?;

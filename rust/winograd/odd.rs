@@ -1,0 +1,102 @@
+//! What is not finite: NaN and infinities, and numbers so large that a transform overflows. They would
+//! reach every result of a tile, so such tiles' results are those of the plain sum.
+
+use std::ops::Range;
+use std::sync::PoisonError;
+
+use crate::contract::{self, Problem};
+use crate::error::room;
+use crate::parallel::{Stopped, Team};
+use crate::store::Store;
+use crate::tile::Tiled;
+use crate::view::ViewMut;
+
+use super::nest::Nest;
+use super::region::{Row, Shape};
+use super::tiling::Tiling;
+
+/// Neighbouring results that the plain sum has to give.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// The first one's place in the result, in C order of the engine's axes.
+    position: usize,
+    /// Its byte offset in the result.
+    to: isize,
+    len: usize,
+}
+
+/// Results along the last axis, of each row of tiles of a shape, that belong to tiles some result of which
+/// is not finite.
+pub fn spoiled<T: Tiled>(tiling: &Tiling, shape: &Shape, results: &[T]) -> Vec<Vec<Range<usize>>> {
+    let each = if tiling.dealt() { tiling.kind.outputs() } else { 1 };
+    let rows = shape.rows.chunks(shape.together);
+    rows.map(|rows| {
+        let mut spoiled: Vec<Range<usize>> = Vec::new();
+        let len = rows.iter().map(|row| row.len).max().unwrap_or(0);
+        for first in (0..len).step_by(each) {
+            let of = |row: &Row| {
+                let tile = first.min(row.len)..row.len.min(first + each);
+                results[row.from..][tile].iter().any(|value| !value.to_f64().is_finite())
+            };
+            if !rows.iter().any(of) {
+                continue;
+            }
+            match spoiled.last_mut() {
+                Some(last) if last.end == first => last.end = first + each,
+                _ => spoiled.push(first..first + each),
+            }
+        }
+        spoiled
+    })
+    .collect()
+}
+
+/// The parts of a row of `len` results that are not `spoiled`.
+pub fn sound(spoiled: &[Range<usize>], len: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = [0].into_iter().chain(spoiled.iter().map(|range| range.end));
+    let ends = spoiled.iter().map(|range| range.start).chain([len]);
+    starts.zip(ends).map(move |(start, end)| start..end.min(len)).filter(|range| !range.is_empty())
+}
+
+/// Those that are, of a row of an output channel whose results begin at byte `to` and are `step` bytes apart.
+pub fn spots(
+    spoiled: &[Range<usize>],
+    row: &Row,
+    (first, to, (step, apart)): (usize, isize, (isize, usize)),
+) -> impl Iterator<Item = Spot> {
+    spoiled.iter().filter(|range| range.start < row.len).map(move |range| Spot {
+        position: first + row.position + range.start * apart,
+        to: to + row.to + range.start as isize * step,
+        len: range.end.min(row.len) - range.start,
+    })
+}
+
+impl<T: Tiled> Nest<'_, T> {
+    /// Computes by the plain sum what was left to it.
+    pub fn finish(&self, team: &Team<'_>) -> Result<(), Stopped> {
+        let spots = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+        if spots.is_empty() {
+            return Ok(());
+        }
+        let (geometry, store) = (self.problem.geometry, self.problem.store);
+        let lens = geometry.axes.iter().map(|axis| axis.output);
+        let shape: Vec<usize> =
+            [geometry.groups * geometry.outputs].into_iter().chain(lens).collect();
+        let len = shape.iter().product();
+        let mut plain = room("the results of the plain sum", len)?;
+        plain.resize(len, T::default());
+        let out = ViewMut::from_slice(&mut plain, &shape);
+        let direct = Store { out, accumulate: false, ..*store };
+        contract::direct(&Problem { store: &direct, ..*self.problem }, self.kernels, team)?;
+        drop(direct);
+        let (step, apart) = self.step();
+        let mut row = Vec::new();
+        for spot in spots.iter() {
+            row.clear();
+            row.extend(plain[spot.position..].iter().step_by(apart).take(spot.len));
+            // SAFETY: no other thread is at work.
+            unsafe { store.run(spot.to, step, &row) }
+        }
+        Ok(())
+    }
+}

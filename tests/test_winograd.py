@@ -1,0 +1,303 @@
+"""Convolution by transforms of small tiles.
+
+Exact on small integers, close on other numbers, and with every promise of the direct method about
+bits and what is not finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import faltung
+import numpy as np
+import pytest
+from cases import KINDS, LAYOUTS, ConvCase, Operands, case, same_bits
+from grid import GRIDS, difference, operands_of
+from isa import available
+from test_bounds import guarded
+from test_float import touched
+
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+# Each way there is to go through tiles: of one axis, two and three; several blocks, channels in
+# several chains, taps that are left, residues of a dilation; weights in every order.
+LAYERS = {
+    "signal": case((3, 20, 3001), (17, 20, 3), padding=1),
+    "dilated signal": case((2, 9, 900), (14, 9, 3), padding=8, dilation=8),
+    "far signal": case((1, 3, 40), (9, 3, 3), padding=31, dilation=31),
+    "image": case((2, 30, 57, 59), (33, 30, 3, 3), padding=1, activation="relu"),
+    "long rows": case((1, 3, 9, 700), (5, 3, 3, 3), padding=(1, 2), padding_mode="reflect"),
+    "many channels": case((1, 300, 14, 13), (70, 300, 3, 3), padding=1),
+    "many outputs": case((1, 5, 30, 31), (150, 5, 3, 3)),
+    "small images": case((19, 20, 5, 7), (24, 20, 3, 3), padding=1),
+    "groups": case((2, 24, 20, 21), (60, 8, 3, 3), groups=3, padding=1),
+    "depthwise": case((1, 9, 31, 30), (9, 1, 3, 3), groups=9, padding=1),
+    "rows": case((1, 20, 30, 41), (17, 20, 1, 3), padding=(0, 1)),
+    "columns": case((1, 20, 30, 41), (17, 20, 3, 1), padding=(1, 0), activation=("clip", -9, 20)),
+    "taps left": case((2, 20, 30, 41), (17, 20, 5, 3), padding="same"),
+    "taps left within": case((1, 20, 30, 41), (17, 20, 3, 4), padding="same"),
+    "stride left": case((1, 20, 30, 41), (17, 20, 3, 3), stride=(2, 1), padding=1),
+    "stride left within": case((1, 20, 30, 41), (17, 20, 3, 3), stride=(1, 3), padding=1),
+    "dilated": case((1, 20, 30, 41), (17, 20, 3, 3), dilation=(4, 2), padding=4),
+    "volume": case((1, 12, 9, 14, 15), (14, 12, 3, 3, 3), padding=1),
+    "flipped": case((1, 20, 15, 16), (24, 20, 3, 3), flip=True, padding=(2, 1)),
+    "channels last": case((2, 19, 30, 32), (35, 32, 3, 3), padding=1, channels_last=True),
+    "cropped": case((1, 7, 20, 30), (8, 7, 3, 3), padding=((-2, 1), (3, -1)), padding_value=1.5),
+    "circular": case((1, 7, 6, 30), (8, 7, 3, 3), padding=4, padding_mode="circular"),
+}
+
+
+def able(problem: ConvCase) -> bool:
+    """Whether some axis can be transformed."""
+    try:
+        problem.run(problem.integers(), method="winograd")
+    except ValueError as error:
+        assert "no axis has a kernel of 3" in str(error)
+        return False
+    return True
+
+
+ALL = {**{n: k for n, k in KINDS.items() if able(k)}, **LAYERS}
+every_case = pytest.mark.parametrize("name", ALL)
+
+
+def winograd(problem: ConvCase, operands: Operands, **more: Any) -> np.ndarray:
+    return problem.run(operands, method="winograd", **more)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_grid(name):
+    """Every n-th case of the grid of all options: the exact integers."""
+    grid, done = GRIDS[name], 0
+    for number in range(0, grid.cases, max(grid.cases // 1500, 1) | 1):
+        problem = grid[number]
+        operands = operands_of(problem, number)
+        try:
+            found = winograd(problem, operands)
+        except ValueError as error:
+            if "no axis has a kernel of 3" not in str(error):
+                with pytest.raises(ValueError, match=r"."):
+                    problem.run(operands)
+            continue
+        expected = problem.expected(operands).astype(operands.x.dtype)
+        assert difference(found, expected) is None, (number, problem)
+        done += 1
+    assert done > 20 or name == "4d"
+
+
+@both_dtypes
+@every_case
+def test_integers(name, dtype):
+    operands = ALL[name].integers(dtype)
+    expected = ALL[name].expected(operands).astype(dtype)
+    assert difference(winograd(ALL[name], operands), expected) is None
+
+
+def test_it_is_another_sum():
+    """Or else this module tests the direct method."""
+    for name, problem in ALL.items():
+        operands = problem.floats()
+        assert not same_bits(winograd(problem, operands), problem.run(operands)), name
+
+
+@both_dtypes
+@every_case
+def test_threads(name, dtype):
+    operands = ALL[name].floats(dtype)
+    alone = winograd(ALL[name], operands, threads=1)
+    for threads in (2, 3, 8):
+        assert same_bits(winograd(ALL[name], operands, threads=threads), alone), threads
+
+
+@both_dtypes
+@every_case
+def test_repeated(name, dtype):
+    """Nothing depends on what a scratch buffer held."""
+    operands = ALL[name].floats(dtype)
+    first = winograd(ALL[name], operands)
+    for other in ("image", "signal", "volume"):
+        x, weight, bias = LAYERS[other].floats(dtype)
+        winograd(LAYERS[other], Operands(np.full_like(x, np.nan), weight, bias), threads=2)
+        assert same_bits(winograd(ALL[name], operands), first)
+
+
+@both_dtypes
+@every_case
+def test_plans(name, dtype):
+    problem = ALL[name]
+    operands = problem.floats(dtype)
+    options = vars(problem.options)
+    plan = faltung.Plan(operands.weight, operands.bias, **options, method="winograd")
+    before, wanted = plan._kept.nbytes, winograd(problem, operands)
+    for threads in (None, 1, 2, 3):
+        assert same_bits(plan(operands.x, threads=threads), wanted), threads
+    assert plan._kept.nbytes > before
+
+
+def test_plans_of_many_shapes():
+    """Which axes are transformed may depend on the input: of a row of pixels it is one."""
+    problem = LAYERS["image"]
+    _, weight, bias = problem.floats()
+    plan = faltung.Plan(weight, bias, **vars(problem.options), method="winograd")
+    for shape in [(30, 40, 50), (30, 1, 50), (2, 30, 33, 1), (30, 20, 20)]:
+        x = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+        assert same_bits(plan(x), winograd(problem, Operands(x, weight, bias)))
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", [n for n in ALL if len(ALL[n].x) == len(ALL[n].weight)])
+def test_batch_and_single_images(name, dtype):
+    problem = replace(ALL[name], x=(3, *ALL[name].x[1:]))
+    x, weight, bias = problem.floats(dtype)
+    together = winograd(problem, Operands(x, weight, bias))
+    for image, result in zip(x, together, strict=True):
+        assert same_bits(winograd(problem, Operands(image, weight, bias)), result)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@every_case
+def test_layouts(name, layout):
+    operands = ALL[name].floats()
+    plain = winograd(ALL[name], operands)
+    change = LAYOUTS[layout]
+    for number, array in enumerate(operands):
+        if array is not None:
+            changed = operands._replace(**{operands._fields[number]: change(array)})
+            assert same_bits(winograd(ALL[name], changed), plain), operands._fields[number]
+
+
+@both_dtypes
+@every_case
+def test_any_output(name, dtype):
+    operands = ALL[name].floats(dtype)
+    plain = winograd(ALL[name], operands)
+    room = np.full([2 * n + 1 for n in plain.shape], 7, dtype)
+    out = room[(slice(1, None, 2),) * plain.ndim][..., ::-1]
+    assert winograd(ALL[name], operands, out=out) is out
+    assert same_bits(out, plain)
+    assert (room[(slice(None, None, 2),) * plain.ndim] == 7).all()
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", [n for n in ALL if not ALL[n].options.channels_last])
+def test_channels_last(name, dtype):
+    problem = ALL[name]
+    x, weight, bias = problem.floats(dtype)
+    channel = x.ndim - weight.ndim + 1
+    last = replace(problem, options=replace(problem.options, channels_last=True))
+    found = winograd(last, Operands(np.moveaxis(x, channel, -1), weight, bias))
+    wanted = np.moveaxis(winograd(problem, Operands(x, weight, bias)), channel, -1)
+    assert same_bits(found, wanted)
+
+
+def results(dtype: str) -> list[np.ndarray]:
+    return [winograd(problem, problem.floats(dtype)) for problem in ALL.values()]
+
+
+@both_dtypes
+@pytest.mark.parametrize("isa", available())
+def test_instruction_sets(isas, isa, dtype):
+    found = isas.submit(isa, results, dtype).result()
+    wanted = results(dtype)
+    assert [n for n, f, w in zip(ALL, found, wanted, strict=True) if not same_bits(f, w)] == []
+
+
+def against_pages(dtype: str) -> list[str]:
+    """Which convolutions against forbidden pages are wrong."""
+    wrong = []
+    for name, problem in ALL.items():
+        operands = problem.integers(dtype)
+        expected = problem.expected(operands)
+        for at_end in (True, False):
+            lain = Operands(*(None if a is None else guarded(a, at_end) for a in operands))
+            out = guarded(np.zeros(expected.shape, dtype), at_end)
+            winograd(problem, lain, out=out, threads=2)
+            wrong += [name] * bool((out != expected).any())
+    return wrong
+
+
+@both_dtypes
+@pytest.mark.parametrize("isa", available())
+def test_forbidden_pages(isas, isa, dtype):
+    assert isas.submit(isa, against_pages, dtype).result() == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@every_case
+def test_not_finite_stays_in_its_window(name, value):
+    problem = replace(ALL[name], options=replace(ALL[name].options, activation=None))
+    operands = problem.floats(seed=6)
+    clean = winograd(problem, operands)
+    rng = np.random.default_rng(7)
+    for count in (1, 5):
+        x = operands.x.copy()
+        mask = np.zeros(clean.shape, bool)
+        for _ in range(count):
+            at = tuple(int(rng.integers(size)) for size in problem.x)
+            x[at] = value
+            mask |= touched(problem, at)
+        found = winograd(problem, operands._replace(x=x), threads=2)
+        near = 1e-5 * np.abs(clean).max()
+        assert np.abs(np.where(mask, 0, found) - np.where(mask, 0, clean)).max() <= near
+        # Where it is seen, it is the plain sum.
+        assert same_bits(found[mask], problem.run(operands._replace(x=x))[mask])
+
+
+def test_all_that_is_not_finite():
+    problem = LAYERS["image"]
+    x, weight, bias = problem.floats()
+    assert np.isnan(winograd(problem, Operands(np.full_like(x, np.nan), weight, bias))).all()
+
+
+@pytest.mark.parametrize("name", ["2d", "grouped", "depthwise", "many channels", "dilated"])
+def test_weights_that_are_not_finite(name):
+    problem = ALL[name]
+    operands = problem.floats(seed=8)
+    for value in (np.nan, np.inf, 3e38):
+        weight = operands.weight.copy()
+        weight[-1, 0] = value
+        spoiled = operands._replace(weight=weight)
+        assert same_bits(winograd(problem, spoiled), problem.run(spoiled))
+
+
+def test_not_finite_padding_value():
+    x, weight = np.ones((1, 20, 30), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    inside = np.zeros((1, 20, 30), bool)
+    inside[:, 1:-1, 1:-1] = True
+    for value in (np.nan, np.inf):
+        y = faltung.conv2d(x, weight, padding=1, padding_value=value, method="winograd")
+        assert (y[inside] == 9).all()
+        assert (np.isnan(y[~inside]) if np.isnan(value) else y[~inside] == value).all()
+
+
+@both_dtypes
+def test_numbers_near_overflow(dtype):
+    """A sum in a transform overflows where that over a window does not."""
+    problem = replace(LAYERS["image"], bias=False)
+    x, weight, _ = problem.floats(dtype)
+    large = dtype(np.finfo(dtype).max / 8)
+    x, weight = np.clip(x, -1, 1) * large, np.clip(weight, -1, 1) / 300
+    spoiled = Operands(x, weight.astype(dtype), None)
+    found, wanted = winograd(problem, spoiled), problem.run(spoiled)
+    assert np.isfinite(wanted).all()
+    assert np.abs(found / large - wanted / large).max() <= 1e-5
+
+
+@pytest.mark.parametrize("shape", [(0, 30, 9, 9), (2, 30, 9, 9)])
+def test_nothing_to_sum(shape):
+    weight = np.ones((4, shape[1], 3, 3), np.float32)
+    y = faltung.conv2d(np.zeros(shape, np.float32), weight, method="winograd")
+    assert y.shape == (shape[0], 4, 7, 7)
+    assert (y == 0).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2, (1, 2)])
+def test_gradients_of_inputs(stride):
+    """The same method, where a phase of the stride has an axis for it."""
+    rng = np.random.default_rng(5)
+    g = rng.integers(-4, 5, (2, 20, 14, 15)).astype(np.float32)
+    weight = rng.integers(-4, 5, (20, 17, 3, 5)).astype(np.float32)
+    options: dict[str, Any] = {"stride": stride, "padding": 1}
+    wanted = faltung.conv_transpose2d(g, weight, **options, method="direct")
+    assert (faltung.conv_transpose2d(g, weight, **options, method="winograd") == wanted).all()
