@@ -157,8 +157,8 @@ impl<'py> Call<'py> {
     }
 
     /// The floats in which no sum of these integers is ever rounded, however it is ordered, if there are
-    /// such: their products take a quarter of the time (AVX-512). No sum of products is larger than the
-    /// largest number that `x` may hold times the weights of an output.
+    /// such: tiles multiply and add those in one instruction. No sum of products is larger than the largest
+    /// number that `x` may hold times the weights of an output.
     fn exact_sums(&self) -> Option<Sums> {
         let size = self.x.number.scalar.size();
         if !self.numbers.integers || size > 4 || self.weight.number.scalar.size() > 4 {
