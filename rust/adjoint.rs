@@ -19,11 +19,10 @@ use std::ops::Range;
 
 use crate::contract::Problem;
 use crate::error::{Error, room};
-use crate::fft::Transformed;
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
 use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team};
-use crate::plan::{self, Method};
+use crate::plan::{Method, Planned};
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{View, ViewMut, advance};
@@ -45,7 +44,7 @@ pub struct Adjoint<'a, T> {
 }
 
 /// Computes the gradient of an input.
-pub fn input<T: Transformed>(
+pub fn input<T: Planned>(
     method: Option<Method>,
     problem: &Adjoint<'_, T>,
     kernels: &Kernels<T>,
@@ -143,7 +142,7 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 /// Computes the gradient at the padded positions `windows`, which are the positions of `store`.
-fn phases<T: Transformed>(
+fn phases<T: Planned>(
     problem: &Adjoint<'_, T>,
     store: &Store<'_, T>,
     windows: Vec<Range<isize>>,
@@ -190,7 +189,7 @@ fn phases<T: Transformed>(
             Some(method) if method.refuses(&forward).is_some() => Some(Method::Direct),
             method => method,
         };
-        plan::run(method, &forward, kernels, team)?;
+        T::run(method, &forward, kernels, team)?;
     }
     Ok(())
 }

@@ -176,6 +176,36 @@ pub enum Error {
     Dtype {
         argument: &'static str,
         dtype: String,
+        long: bool,
+    },
+    WantedDtype {
+        argument: &'static str,
+        dtype: String,
+    },
+    NoCommonDtype {
+        dtypes: String,
+    },
+    Accumulator {
+        given: &'static str,
+        natural: &'static str,
+        pass: &'static str,
+    },
+    RealOfComplex {
+        natural: &'static str,
+    },
+    ActivationOfComplex {
+        dtype: &'static str,
+    },
+    ClipOfUnsigned,
+    NotWhole {
+        argument: &'static str,
+        value: String,
+    },
+    ComplexConstant {
+        argument: &'static str,
+    },
+    MethodOfIntegers {
+        method: &'static str,
     },
     ArgumentType {
         argument: &'static str,
@@ -216,7 +246,16 @@ impl Error {
     /// The kind of mistake, which decides the class that Python raises.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Dtype { .. } | Error::ArgumentType { .. } | Error::OutDtype { .. } => Kind::Type,
+            Error::Dtype { .. }
+            | Error::WantedDtype { .. }
+            | Error::NoCommonDtype { .. }
+            | Error::Accumulator { .. }
+            | Error::RealOfComplex { .. }
+            | Error::ActivationOfComplex { .. }
+            | Error::ClipOfUnsigned
+            | Error::ComplexConstant { .. }
+            | Error::ArgumentType { .. }
+            | Error::OutDtype { .. } => Kind::Type,
             Error::TooLarge { .. } | Error::NoMemory { .. } => Kind::Memory,
             _ => Kind::Value,
         }
@@ -233,6 +272,10 @@ pub fn room<T>(what: &'static str, len: usize) -> Result<Vec<T>, Error> {
     items.try_reserve_exact(len).map_err(|_| Error::NoMemory { what, bytes })?;
     Ok(items)
 }
+
+/// What arrays may hold.
+const DTYPES: &str = "bool, int8 to int64, uint8 to uint64, float16, bfloat16, float32, float64, complex64 \
+                      and complex128";
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -472,10 +515,58 @@ impl fmt::Display for Error {
                 f,
                 "activation (\"clip\", {low}, {high}) needs low <= high, neither of them NaN"
             ),
-            Error::Dtype { argument, dtype } => write!(
+            Error::Dtype { argument, dtype, long: true } => write!(
                 f,
-                "{argument} has dtype {dtype}, but float32 and float64 are supported; convert it, for \
-                 example {argument}.astype(numpy.float32)"
+                "{argument} has dtype {dtype}, which is computed in float64 only where that is asked for; \
+                 pass dtype=numpy.float64 (or complex128)"
+            ),
+            Error::Dtype { argument, dtype, .. } => write!(
+                f,
+                "{argument} has dtype {dtype}, but {DTYPES} are supported; convert it, for example \
+                 {argument}.astype(numpy.float32)"
+            ),
+            Error::WantedDtype { argument, dtype } => {
+                write!(f, "{argument} is {dtype}, but must be one of {DTYPES}")
+            }
+            Error::NoCommonDtype { dtypes } => write!(
+                f,
+                "NumPy has no dtype for both of {dtypes}; convert one, for example \
+                 x.astype(numpy.float32)"
+            ),
+            Error::Accumulator { given, natural, pass } => write!(
+                f,
+                "accumulate is {given}, which is narrower than the arrays' {natural}; pass \
+                 accumulate=numpy.{pass}"
+            ),
+            Error::RealOfComplex { natural } => write!(
+                f,
+                "dtype is real, but the result is {natural}; pass dtype=numpy.{natural} and take the \
+                 real part of the result"
+            ),
+            Error::ActivationOfComplex { dtype } => write!(
+                f,
+                "activation compares numbers, which {dtype} ones do not allow; pass activation=None"
+            ),
+            Error::ClipOfUnsigned => write!(
+                f,
+                "activation does not clip uint64, whose sums are kept modulo 2**64; pass \
+                 dtype=numpy.int64"
+            ),
+            Error::NotWhole { argument, value } => write!(
+                f,
+                "{argument} is {value}, but all arrays hold integers; pass a whole number, or \
+                 dtype=numpy.float64"
+            ),
+            Error::ComplexConstant { argument } => {
+                write!(
+                    f,
+                    "{argument} is complex, but x is real; pass a real number, or a complex x"
+                )
+            }
+            Error::MethodOfIntegers { method } => write!(
+                f,
+                "method is \"{method}\", but integers are summed exactly, which only \"direct\" does; \
+                 pass method=\"auto\", or dtype=numpy.float64"
             ),
             Error::ArgumentType { argument, expected, found } => {
                 write!(f, "{argument} must be {expected}, not {found}")
@@ -488,7 +579,7 @@ impl fmt::Display for Error {
             Error::OutDtype { found, expected } => write!(
                 f,
                 "out has dtype {found}, but the result is {expected} in native byte order; \
-                 pass out=numpy.empty(shape, numpy.{expected})"
+                 pass out=numpy.empty(shape, numpy.{expected}), or another dtype"
             ),
             Error::OutReadOnly => write!(f, "out is read-only; pass a writable array"),
             Error::OutOverlap { argument } => write!(

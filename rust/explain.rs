@@ -3,10 +3,10 @@
 
 use crate::contract::{self, Problem};
 use crate::error::Error;
-use crate::fft::{self, Transformed};
+use crate::fft;
 use crate::plan::{Cost, Declined, METHODS, Method};
 use crate::separable;
-use crate::tile::Kernels;
+use crate::tile::{Kernels, Tiled};
 
 /// How a method computes a problem.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +46,7 @@ pub struct Candidate {
 }
 
 /// What each method has to say of a problem, in the order of their list.
-pub fn candidates<T: Transformed>(
+pub fn candidates<T: Tiled>(
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     threads: usize,
@@ -64,7 +64,7 @@ pub fn candidates<T: Transformed>(
     METHODS.into_iter().map(of).collect()
 }
 
-fn describe<T: Transformed>(
+fn describe<T: Tiled>(
     method: Method,
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,

@@ -429,7 +429,7 @@ impl Geometry {
             axes,
         };
         // Bytes of the widest element, so that the answer does not depend on the dtype.
-        let bytes = geometry.axes.iter().map(|a| a.output).chain([weight[0], 8]);
+        let bytes = geometry.axes.iter().map(|a| a.output).chain([weight[0], 16]);
         // NumPy keeps the same bound when an axis is empty: it leaves out zeros.
         if bytes.filter(|&n| n != 0).try_fold(1isize, |p, n| p.checked_mul(n as isize)).is_none() {
             let shape = geometry.output_shape().into_iter().map(|n| n as u128).collect();
@@ -507,7 +507,7 @@ impl Geometry {
             axis.output = len;
         }
         // Bytes of the widest element, as for the result of a convolution.
-        let bytes = result.iter().copied().chain([8]).filter(|&n| n != 0);
+        let bytes = result.iter().copied().chain([16]).filter(|&n| n != 0);
         if bytes.clone().try_fold(1isize, |p, n| p.checked_mul(n as isize)).is_none() {
             let shape = result.iter().map(|&n| n as u128).collect();
             return Err(Error::TooLarge { what: "the result", shape });

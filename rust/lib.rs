@@ -10,6 +10,7 @@
 //! | [`plan`] | which method computes it |
 //! | [`explain`] | what is known of a convolution before it is computed |
 //! | [`view`] | strided arrays of the caller |
+//! | [`number`] | the numbers that they hold, and those that are computed with |
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
@@ -40,6 +41,7 @@ pub mod geometry;
 pub mod gradient;
 pub mod local;
 pub mod memory;
+pub mod number;
 pub mod operand;
 pub mod packed;
 pub mod parallel;

@@ -21,7 +21,7 @@
 //! of any instruction set without code for each.
 
 use std::array::from_fn;
-use std::ops::{Add, AddAssign, Mul, Range};
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, room};
@@ -49,11 +49,6 @@ const PADDED: &str = "the padded input";
 
 /// Elements that a copy of a short run may write or read beyond its end.
 const OVERRUN: usize = 16;
-
-/// A number with the operators of its type.
-pub trait Number: Element + Add<Output = Self> + Mul<Output = Self> + AddAssign {}
-impl Number for f32 {}
-impl Number for f64 {}
 
 /// A locally connected layer. Arrays are in C order: x `[batch, channels, *in]`, w `[outputs, *out,
 /// channels / groups, *kernel]`, y `[batch, outputs, *out]`.
@@ -97,7 +92,7 @@ impl Layer {
     }
 
     /// y = the layer of x.
-    pub fn forward<T: Number>(
+    pub fn forward<T: Element>(
         &self,
         (x, w): (&[T], &[T]),
         y: &mut [T],
@@ -141,7 +136,7 @@ impl Layer {
     }
 
     /// dw = the gradient of the weights, given that of y.
-    pub fn weight<T: Number>(
+    pub fn weight<T: Element>(
         &self,
         (x, dy): (&[T], &[T]),
         dw: &mut [T],
@@ -173,9 +168,11 @@ impl Layer {
                             dw.chunks_exact_mut(self.taps).zip(patches).zip(dy)
                         {
                             if n == 0 {
-                                dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw = dy * x);
+                                dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw = dy.mul(x));
                             } else {
-                                dw.iter_mut().zip(patch).for_each(|(dw, &x)| *dw += dy * x);
+                                dw.iter_mut()
+                                    .zip(patch)
+                                    .for_each(|(dw, &x)| *dw = dw.add(dy.mul(x)));
                             }
                         }
                     }
@@ -185,7 +182,7 @@ impl Layer {
     }
 
     /// dx = the gradient of the input, given that of y: the adjoint of [`Layer::forward`].
-    pub fn input<T: Number>(
+    pub fn input<T: Element>(
         &self,
         (w, dy): (&[T], &[T]),
         dx: &mut [T],
@@ -249,7 +246,7 @@ impl Layer {
     }
 
     /// The patches of dx at one block of one image: the sum over output channels of dy * w.
-    fn patches<T: Number>(
+    fn patches<T: Element>(
         &self,
         (w, dy): (&[T], &[T]),
         (n, group): (usize, usize),
@@ -266,14 +263,14 @@ impl Layer {
             let patches = patches.chunks_exact_mut(self.taps);
             for ((patch, (a, &da)), (b, &db)) in patches.zip(at(o)).zip(at(o + 1)) {
                 for ((sum, &a), &b) in patch.iter_mut().zip(a).zip(b) {
-                    *sum = *sum + da * a + db * b;
+                    *sum = sum.add(da.mul(a)).add(db.mul(b));
                 }
             }
         }
         if self.outputs % 2 == 1 {
             let patches = patches.chunks_exact_mut(self.taps);
             for (patch, (w, &dy)) in patches.zip(at(self.outputs - 1)) {
-                patch.iter_mut().zip(w).for_each(|(sum, &w)| *sum += dy * w);
+                patch.iter_mut().zip(w).for_each(|(sum, &w)| *sum = sum.add(dy.mul(w)));
             }
         }
     }
@@ -358,7 +355,7 @@ impl Layer {
     }
 
     /// Calls `work` with room for the patches of `positions` positions.
-    fn with_patches<T: Number>(
+    fn with_patches<T: Element>(
         &self,
         positions: usize,
         work: impl FnOnce(&mut [T]),
@@ -367,7 +364,7 @@ impl Layer {
     }
 
     /// A padded copy of each image, with [`OVERRUN`].
-    fn stage<T: Number>(&self, x: &[T], team: &Team<'_>) -> Result<Vec<Vec<T>>, Stopped> {
+    fn stage<T: Element>(&self, x: &[T], team: &Team<'_>) -> Result<Vec<Vec<T>>, Stopped> {
         let inputs = x.len() / self.batch;
         let mut padded = Vec::new();
         padded.resize_with(self.batch, Vec::new);
@@ -459,7 +456,7 @@ impl Windows {
     }
 
     /// Appends a padded copy of an image, channel by channel, and the [`OVERRUN`].
-    fn stage<T: Number>(&self, image: &[T], padded: &mut Vec<T>) {
+    fn stage<T: Element>(&self, image: &[T], padded: &mut Vec<T>) {
         let inputs: usize = self.inputs.iter().product();
         let row = &self.sources[self.sources.len() - 1];
         let (first, source, len) = self.inner;
@@ -479,7 +476,7 @@ impl Windows {
     }
 
     /// Adds what stands in padded channels to the input elements that they show.
-    fn unstage<T: Number>(&self, padded: &[T], image: &mut [T]) {
+    fn unstage<T: Element>(&self, padded: &[T], image: &mut [T]) {
         let inputs: usize = self.inputs.iter().product();
         let row = &self.sources[self.sources.len() - 1];
         for (plane, image) in padded.chunks_exact(self.plane).zip(image.chunks_exact_mut(inputs)) {
@@ -487,7 +484,7 @@ impl Windows {
                 let Some(to) = to else { continue };
                 for (&from, i) in from.iter().zip(row) {
                     if let Some(i) = i {
-                        image[to + i] += from;
+                        image[to + i] = image[to + i].add(from);
                     }
                 }
             }
@@ -543,7 +540,7 @@ impl Windows {
 
     /// The sums of a lone output channel: a patch that is used once is not worth gathering, if its
     /// runs are short and their length is known to the compiler. False if it is not.
-    fn lone<T: Number>(&self, block: &Range<usize>, from: (&[T], &[T]), y: &mut [T]) -> bool {
+    fn lone<T: Element>(&self, block: &Range<usize>, from: (&[T], &[T]), y: &mut [T]) -> bool {
         match (self.run, self.runs.len()) {
             (3, 3) => self.lone_square::<T, 3, 4>(block, from, y),
             (5, 5) => self.lone_square::<T, 5, 8>(block, from, y),
@@ -565,7 +562,7 @@ impl Windows {
     /// loops have lengths known to the compiler, and `WIDE` elements of each run are read, so that a
     /// run is whole vectors; what is beyond `K` is summed for nothing. The vectors of some positions
     /// are kept before any is added up, or LLVM would see the waste and go back to single elements.
-    fn lone_square<T: Number, const K: usize, const WIDE: usize>(
+    fn lone_square<T: Element, const K: usize, const WIDE: usize>(
         &self,
         block: &Range<usize>,
         (w, planes): (&[T], &[T]),
@@ -589,13 +586,13 @@ impl Windows {
                 for r in 0..K {
                     let w: &[T; WIDE] = kernel[r * K..].first_chunk().expect("cut to hold it");
                     let x: &[T; WIDE] = rows[r][i * advance..].first_chunk().expect("likewise");
-                    let products: [T; WIDE] = from_fn(|i| w[i] * x[i]);
-                    own = from_fn(|i| own[i] + products[i]);
+                    let products: [T; WIDE] = from_fn(|i| w[i].mul(x[i]));
+                    own = from_fn(|i| own[i].add(products[i]));
                 }
                 *sums = own;
             }
             for (y, sums) in y[done..done + len].iter_mut().zip(&sums) {
-                *y = sums[1..K].iter().fold(sums[0], |sum, &next| sum + next);
+                *y = sums[1..K].iter().fold(sums[0], |sum, &next| sum.add(next));
             }
             done += len;
         });
@@ -604,7 +601,7 @@ impl Windows {
     }
 
     /// As [`Windows::lone`], for runs of `RUN`.
-    fn lone_runs<T: Number, const RUN: usize>(
+    fn lone_runs<T: Element, const RUN: usize>(
         &self,
         block: &Range<usize>,
         (w, planes): (&[T], &[T]),
@@ -618,15 +615,15 @@ impl Windows {
             for (w, run) in kernel.as_chunks::<RUN>().0.iter().zip(&self.runs) {
                 let x = &planes[start + run..start + run + RUN];
                 for i in 0..RUN {
-                    sums[i] += w[i] * x[i];
+                    sums[i] = sums[i].add(w[i].mul(x[i]));
                 }
             }
-            *y = sums[1..].iter().fold(sums[0], |sum, &next| sum + next);
+            *y = sums[1..].iter().fold(sums[0], |sum, &next| sum.add(next));
         });
     }
 
     /// Collects what lies under the window at each position of a block, tap by tap.
-    fn gather<T: Number>(&self, planes: &[T], block: &Range<usize>, patches: &mut [T]) {
+    fn gather<T: Element>(&self, planes: &[T], block: &Range<usize>, patches: &mut [T]) {
         match self.run {
             1 => self.gather_runs::<T, 1>(planes, block, patches),
             2..=4 => self.gather_runs::<T, 4>(planes, block, patches),
@@ -646,7 +643,7 @@ impl Windows {
     /// As [`Windows::gather`], for runs of at most `WIDE`: a copy of that many elements is a few
     /// instructions, one of a length unknown to the compiler a call. What is too much is
     /// overwritten by the next run, or lies in the [`OVERRUN`].
-    fn gather_runs<T: Number, const WIDE: usize>(
+    fn gather_runs<T: Element, const WIDE: usize>(
         &self,
         planes: &[T],
         block: &Range<usize>,
@@ -663,7 +660,7 @@ impl Windows {
     }
 
     /// Adds patches to the channels from whose element `begin` on `planes` are given.
-    fn scatter<T: Number>(
+    fn scatter<T: Element>(
         &self,
         patches: &[T],
         block: &Range<usize>,
@@ -679,7 +676,7 @@ impl Windows {
                 let plane = &mut plane[start - begin..];
                 for (run, from) in self.runs.iter().zip(patch.chunks_exact(self.run)) {
                     let to = &mut plane[*run..run + self.run];
-                    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+                    to.iter_mut().zip(from).for_each(|(to, &from)| *to = to.add(from));
                 }
             }
         });
@@ -705,7 +702,7 @@ fn share<I: Send>(
 /// The dot products of `M` kernels with each patch, position by position. Two kernels at once are
 /// two streams from memory, which it delivers faster than one, and share the loads of the patch.
 #[inline(always)]
-fn dots<T: Number, const M: usize>(
+fn dots<T: Element, const M: usize>(
     w: [&[T]; M],
     (patches, taps): (&[T], usize),
     mut y: [&mut [T]; M],
@@ -720,7 +717,7 @@ fn dots<T: Number, const M: usize>(
 
 /// The dot products of `M` slices with another, each in an order that depends on the length alone.
 #[inline(always)]
-fn dot<T: Number, const M: usize>(a: [&[T]; M], b: &[T]) -> [T; M] {
+fn dot<T: Element, const M: usize>(a: [&[T]; M], b: &[T]) -> [T; M] {
     let mut sums = [[T::default(); LANES]; M];
     let a = a.map(|a| &a[..b.len()]);
     let rest = b.len() % LANES;
@@ -729,9 +726,9 @@ fn dot<T: Number, const M: usize>(a: [&[T]; M], b: &[T]) -> [T; M] {
         // By value, so that all sums stay in registers.
         let products: [[T; LANES]; M] = from_fn(|m| {
             let a = &chunks[m][at];
-            from_fn(|i| a[i] * b[i])
+            from_fn(|i| a[i].mul(b[i]))
         });
-        sums = from_fn(|m| from_fn(|i| sums[m][i] + products[m][i]));
+        sums = from_fn(|m| from_fn(|i| sums[m][i].add(products[m][i])));
     }
     match b.last_chunk::<LANES>() {
         _ if rest == 0 => {}
@@ -739,21 +736,21 @@ fn dot<T: Number, const M: usize>(a: [&[T]; M], b: &[T]) -> [T; M] {
         Some(b) => {
             let products: [[T; LANES]; M] = from_fn(|m| {
                 let a = a[m].last_chunk::<LANES>().expect("as long as b");
-                from_fn(|i| if i + rest < LANES { T::default() } else { a[i] * b[i] })
+                from_fn(|i| if i + rest < LANES { T::default() } else { a[i].mul(b[i]) })
             });
-            sums = from_fn(|m| from_fn(|i| sums[m][i] + products[m][i]));
+            sums = from_fn(|m| from_fn(|i| sums[m][i].add(products[m][i])));
         }
         None => {
             for (sums, a) in sums.iter_mut().zip(a) {
                 for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                    *sum += a * b;
+                    *sum = sum.add(a.mul(b));
                 }
             }
         }
     }
     sums.map(|sums| {
-        let pair = |i: usize| sums[i] + sums[i + LANES / 2];
-        (pair(0) + pair(2)) + (pair(1) + pair(3))
+        let pair = |i: usize| sums[i].add(sums[i + LANES / 2]);
+        pair(0).add(pair(2)).add(pair(1).add(pair(3)))
     })
 }
 

@@ -394,7 +394,7 @@ mod tests {
     fn weights_of_another_format_are_copied_in_order() {
         let (shape, data) = shape();
         let swapped: Vec<u32> = data.iter().map(|v| v.to_bits().swap_bytes()).collect();
-        let format = Format { scalar: Scalar::F32, swapped: true };
+        let format = Format { swapped: true, ..Format::native(Scalar::F32) };
         // SAFETY: the slice holds the shape's elements, in the other byte order.
         let view =
             unsafe { View::new(swapped.as_ptr().cast(), format, &shape, contiguous(&shape, 4)) };

@@ -62,6 +62,9 @@ impl Declined {
     }
 }
 
+/// Why only the plain sum is for integers.
+const INEXACT: Declined = Declined::Cannot(Cow::Borrowed("integers are summed exactly"));
+
 /// Nanoseconds of the direct sum below which no other method is asked: to choose blocks for transforms
 /// takes some 15 microseconds.
 const CHOICE: f64 = 40e3;
@@ -119,6 +122,7 @@ impl Method {
     /// may be less exact than under "auto".
     pub fn suits<T: Tiled>(self, problem: &Problem<'_, T>, asked: bool) -> Result<(), Declined> {
         match self {
+            Method::Fft | Method::Separable if T::SCALAR.is_integer() => Err(INEXACT),
             Method::Direct | Method::Fft => Ok(()),
             Method::Separable => separable::suits(problem, asked),
         }
@@ -177,6 +181,47 @@ pub fn run<T: Transformed>(
         Method::Separable => separable::convolve(problem, asked, kernels, team),
     }
 }
+
+/// An element that convolutions are computed with.
+pub trait Planned: Tiled {
+    /// Computes a convolution by `method`, or by the one that "auto" takes.
+    fn run(
+        method: Option<Method>,
+        problem: &Problem<'_, Self>,
+        kernels: &Kernels<Self>,
+        team: &Team<'_>,
+    ) -> Result<(), Stopped>;
+}
+
+macro_rules! planned {
+    ($element:ident, $run:expr) => {
+        impl Planned for $element {
+            fn run(
+                method: Option<Method>,
+                problem: &Problem<'_, Self>,
+                kernels: &Kernels<Self>,
+                team: &Team<'_>,
+            ) -> Result<(), Stopped> {
+                $run(method, problem, kernels, team)
+            }
+        }
+    };
+}
+
+/// Integers have but the plain sum: it is exact, and others are not.
+fn integers<T: Tiled>(
+    _: Option<Method>,
+    problem: &Problem<'_, T>,
+    kernels: &Kernels<T>,
+    team: &Team<'_>,
+) -> Result<(), Stopped> {
+    contract::direct(problem, kernels, team)
+}
+
+planned!(f32, run);
+planned!(f64, run);
+planned!(i32, integers);
+planned!(i64, integers);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod array;
+mod dtype;
 mod explain;
 mod gradient;
 mod ladder;
@@ -11,7 +12,6 @@ mod plan;
 
 use std::cell::RefCell;
 
-use numpy::PyUntypedArray;
 use numpy::prelude::*;
 use pyo3::exceptions::{
     PyImportError, PyKeyboardInterrupt, PyMemoryError, PyTypeError, PyValueError,
@@ -19,19 +19,18 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use arguments::{Any, boolean, integer, shape, spec, wrong_type};
-use array::{Array, canonical, check_out, data, empty};
+use arguments::{Any, Constant, boolean, integer, shape, spec, wrong_type};
+use array::{Array, Outcome, Part, canonical};
+use dtype::{Numbers, Pass, Wanted, with_element};
 
 use crate::contract::Problem;
 use crate::error::{Error, Kind};
-use crate::fft::Transformed;
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
-use crate::plan::Method;
+use crate::plan::{Method, Planned};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
-use crate::view::{Scalar, ViewMut};
 
 /// Work above which the interpreter lock is released, in floating-point operations: some 10 us.
 const DETACH_FLOPS: f64 = 1e6;
@@ -50,10 +49,11 @@ impl From<Error> for PyErr {
 /// A call of `conv` with everything parsed and checked.
 struct Call<'py> {
     geometry: Geometry,
+    numbers: Numbers,
     x: Array<'py>,
     weight: Array<'py>,
     bias: Option<Array<'py>>,
-    padding: f64,
+    padding: Constant,
     flip: bool,
     activation: Activation,
     method: Option<Method>,
@@ -62,97 +62,109 @@ struct Call<'py> {
 }
 
 impl<'py> Call<'py> {
-    fn run<T: Transformed + numpy::Element>(
-        &self,
-        py: Python<'py>,
-        out: Any<'_, 'py>,
-    ) -> PyResult<Py<PyAny>> {
+    fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
+        arguments::check_method(self.method, self.numbers.integers)?;
         let expected = self.geometry.output_shape();
-        let result = if out.is_none() {
-            empty::<T>(py, &expected)?
-        } else {
-            let inputs = [
-                ("x", Some(&self.x)),
-                ("weight", Some(&self.weight)),
-                ("bias", self.bias.as_ref()),
-            ];
-            check_out::<T>(out, &expected, inputs)?
-        };
+        let inputs =
+            [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
+        let result = Outcome::new(py, out, &expected, (&self.numbers, false), inputs)?;
         let kernels = tile::kernels::<T>()?;
-        self.with::<T, _>(&result, |problem| {
-            interruptible(py, self.geometry.flops(), |stop| {
-                let team = Team { threads: self.threads, stop };
-                crate::plan::run(self.method, problem, kernels, &team)
-            })
-        })?;
-        Ok(result.into_any().unbind())
+        for pass in self.passes() {
+            self.with::<T, _>(&result, &pass, |problem| {
+                interruptible(py, self.geometry.flops(), |stop| {
+                    T::run(self.method, problem, kernels, &Team { threads: self.threads, stop })
+                })
+            })?;
+        }
+        result.finish()
     }
 
-    /// Does `work` with the convolution whose result belongs into an array.
-    fn with<T: Transformed + numpy::Element, R>(
+    /// The real convolutions that it is.
+    fn passes(&self) -> Vec<Pass> {
+        self.numbers.passes((&self.x, &self.weight), false)
+    }
+
+    /// Does `work` with one of these, the result of which belongs into a part of an array.
+    fn with<T: Planned, R>(
         &self,
-        result: &Bound<'py, PyUntypedArray>,
+        result: &Outcome<'py>,
+        pass: &Pass,
         work: impl FnOnce(&Problem<'_, T>) -> PyResult<R>,
     ) -> PyResult<R> {
         let (shape, strides) = canonical(&self.geometry, &self.x.array);
-        let x = self.x.view(&shape, strides);
+        let x = self.x.view(&shape, strides, (pass.first, false));
         let shape = self.weight.shape();
-        let weight = self.weight.view(shape, self.weight.array.strides().to_vec());
-        let (out_shape, out_strides) = canonical(&self.geometry, result);
-        // SAFETY: the array is new or was checked: writable, of this type, apart from the inputs, and
-        // without elements that overlap.
-        let out = unsafe { ViewMut::<T>::new(data(result), &out_shape, out_strides) };
-        let mut bias = vec![T::default(); self.bias.as_ref().map_or(0, |bias| bias.shape()[0])];
-        if let Some(array) = &self.bias {
-            let strides = array.array.strides();
-            array.view(array.shape(), strides.to_vec()).read(0, strides[0], &mut bias);
-        }
+        let strides = self.weight.array.strides().to_vec();
+        let weight = self.weight.view(shape, strides, pass.second);
+        let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
+        let out = result.view(pass.result, &out_shape, out_strides);
+        let bias = bias(&self.bias, pass);
+        let nothing = Geometry { channels: 0, ..self.geometry.clone() };
         let weights = Weights::new(&weight, shape, self.flip)?;
-        let store = Store { out, bias: &bias, activation: self.activation, accumulate: false };
+        let activation = self.numbers.activation(self.activation);
+        let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
+        let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
         work(&Problem {
-            geometry: &self.geometry,
+            geometry: if pass.nothing { &nothing } else { &self.geometry },
             x: &x,
             weights: &weights,
-            prepared: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
-            padding: T::from_f64(self.padding),
+            prepared: kept.map(|kept| kept.get().of::<T>()),
+            padding: self.padding.part(pass.first),
             store: &store,
         })
     }
 
-    /// Parses and checks the arguments of a convolution but `out`, and tells whether it is computed in
-    /// float64.
+    /// Parses and checks the arguments of a convolution but `out`.
     fn new(
         rank: usize,
         [x, weight, bias]: [Any<'_, 'py>; 3],
         options: [Any<'_, 'py>; 5],
         [padding_value, flip, activation, channels_last]: [Any<'_, 'py>; 4],
-        [method, threads, kept]: [Any<'_, 'py>; 3],
-    ) -> PyResult<(Self, bool)> {
-        let x = Array::new("x", x)?;
-        let weight = Array::new("weight", weight)?;
-        let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
+        [dtype, accumulate, method, threads, kept]: [Any<'_, 'py>; 5],
+    ) -> PyResult<Self> {
+        let wanted = Wanted::new(dtype, accumulate)?;
+        let x = Array::new("x", x, &wanted)?;
+        let weight = Array::new("weight", weight, &wanted)?;
+        let bias = Array::optional("bias", bias, &wanted)?;
         let channels_last = boolean("channels_last", channels_last)?;
         let spec = spec((rank > 0).then_some(rank), options, channels_last)?;
         let geometry =
             Geometry::new(&spec, x.shape(), weight.shape(), bias.as_ref().map(Array::shape))?;
-        let wide = [Some(&x), Some(&weight), bias.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|array| array.format.scalar == Scalar::F64);
+        let activation = arguments::activation(activation)?;
+        let arrays = [Some(&x), Some(&weight), bias.as_ref()];
+        let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
         let call = Call {
             geometry,
-            padding: arguments::number("padding_value", padding_value)?,
+            padding: Constant::new("padding_value", padding_value)?,
             flip: boolean("flip", flip)?,
-            activation: arguments::activation(activation)?,
+            activation,
             method: arguments::method(method)?,
             threads: arguments::threads(threads)?,
             kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
+            numbers,
             x,
             weight,
             bias,
         };
-        Ok((call, wide))
+        call.padding.check("padding_value", (call.x.number, numbers.integers))?;
+        arguments::check_activation(activation, numbers.integers)?;
+        Ok(call)
     }
+}
+
+/// The part of a bias that a pass adds, each number an element.
+fn bias<T: Planned>(bias: &Option<Array<'_>>, pass: &Pass) -> Vec<T> {
+    let Some(array) = bias else { return Vec::new() };
+    let mut numbers = vec![T::default(); array.shape()[0]];
+    if pass.adds {
+        return Vec::new();
+    }
+    if pass.result == Part::Real || array.number.complex {
+        let strides = array.array.strides();
+        let view = array.view(array.shape(), strides.to_vec(), (pass.result, false));
+        view.read(0, strides[0], &mut numbers);
+    }
+    numbers
 }
 
 /// Does `work` without the interpreter, if it is worth that, and lets signals end it.
@@ -216,19 +228,21 @@ fn conv<'py>(
     flip: Any<'_, 'py>,
     activation: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
+    accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let (call, wide) = Call::new(
+    let call = Call::new(
         rank,
         [x, weight, bias],
         [stride, padding, dilation, groups, padding_mode],
         [padding_value, flip, activation, channels_last],
-        [method, threads, kept],
+        [dtype, accumulate, method, threads, kept],
     )?;
-    if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
+    with_element!(call.numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.
@@ -259,6 +273,8 @@ fn config(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let of_dtype = PyDict::new(py);
     of_dtype.set_item("float32", tiles::<f32>()?)?;
     of_dtype.set_item("float64", tiles::<f64>()?)?;
+    of_dtype.set_item("int32", tiles::<i32>()?)?;
+    of_dtype.set_item("int64", tiles::<i64>()?)?;
     let config = PyDict::new(py);
     config.set_item("version", env!("CARGO_PKG_VERSION"))?;
     config.set_item("isa", tile::isa()?.name())?;

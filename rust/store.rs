@@ -33,6 +33,11 @@ pub struct Target {
 }
 
 impl<T: Tiled> Store<'_, T> {
+    /// Whether vectors may be written to the result as they are.
+    pub fn is_direct(&self) -> bool {
+        !self.accumulate && self.out.is_native()
+    }
+
     /// What is done to sums before they are written. Rows belong to output channels from `channel` on,
     /// each to the next, or all to that one.
     pub fn finish(&self, channel: usize, rows: usize, each: bool) -> Finish<T> {
@@ -77,11 +82,11 @@ impl<T: Tiled> Store<'_, T> {
         (values, pitch): (&[T], usize),
         kernels: &Kernels<T>,
     ) {
-        let size = size_of::<T>() as isize;
+        let size = self.out.size();
         for part in lanes {
             let rows = target.rows.min(part.rows);
             let to = target.to + part.to;
-            if target.row == size && step != size && !self.accumulate {
+            if target.row == size && step != size && self.is_direct() {
                 // Rows are neighbours in the result: each lane of all of them is one run.
                 let reach = step * (part.len as isize - 1);
                 let run = rows as isize * size;
@@ -150,6 +155,7 @@ impl<T: Tiled> Store<'_, T> {
 mod tests {
     use super::*;
     use crate::cover::{Cover, Positions};
+    use crate::number::Scalar;
     use crate::tile::{Column, kernels};
 
     #[test]
@@ -162,8 +168,9 @@ mod tests {
             let strides = if channels_last { [4, 80, 40, 8] } else { [40, 80, 20, 4] };
             let shape = [2, 1, 2, 5];
             // SAFETY: 20 distinct elements of a local array.
-            let view =
-                unsafe { ViewMut::<f32>::new(out.as_mut_ptr().cast(), &shape, strides.to_vec()) };
+            let view = unsafe {
+                ViewMut::<f32>::new(out.as_mut_ptr().cast(), Scalar::F32, &shape, strides.to_vec())
+            };
             let positions = Positions {
                 lens: &lens,
                 pitches: &pitches,

@@ -7,70 +7,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A number that the engine computes with.
-pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
-    /// Its NumPy name.
-    const NAME: &'static str;
-    /// The nearest element to a double.
-    fn from_f64(value: f64) -> Self;
-    /// The element with its bytes in the other order.
-    fn swap_bytes(self) -> Self;
-    /// Sum.
-    fn add(self, other: Self) -> Self;
-    /// Difference.
-    fn sub(self, other: Self) -> Self;
-    /// Product.
-    fn mul(self, other: Self) -> Self;
-    /// self * factor + addend, rounded once.
-    fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// The element of another type, rounded where this one is narrower.
-    fn convert<S: Element>(value: S) -> Self;
-    /// Widened to a double, exactly.
-    fn to_f64(self) -> f64;
-}
-
-macro_rules! element {
-    ($type:ident, $name:literal) => {
-        impl Element for $type {
-            const NAME: &'static str = $name;
-            #[inline(always)]
-            fn from_f64(value: f64) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn swap_bytes(self) -> Self {
-                $type::from_bits(self.to_bits().swap_bytes())
-            }
-            #[inline(always)]
-            fn add(self, other: Self) -> Self {
-                self + other
-            }
-            #[inline(always)]
-            fn sub(self, other: Self) -> Self {
-                self - other
-            }
-            #[inline(always)]
-            fn mul(self, other: Self) -> Self {
-                self * other
-            }
-            #[inline(always)]
-            fn mul_add(self, factor: Self, addend: Self) -> Self {
-                $type::mul_add(self, factor, addend)
-            }
-            #[inline(always)]
-            fn convert<S: Element>(value: S) -> Self {
-                value.to_f64() as $type
-            }
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                self as f64
-            }
-        }
-    };
-}
-
-element!(f32, "float32");
-element!(f64, "float64");
+use crate::number::{Bf16, Bool, F16, Stored};
+pub use crate::number::{Element, Scalar};
 
 /// How an array's elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,31 +17,46 @@ pub struct Format {
     pub scalar: Scalar,
     /// Whether its bytes are in the order that this machine does not use.
     pub swapped: bool,
-}
-
-/// The numbers that arrays may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scalar {
-    /// IEEE single.
-    F32,
-    /// IEEE double.
-    F64,
+    /// Whether numbers are read with the other sign, as the imaginary parts of a conjugate are.
+    pub negated: bool,
 }
 
 impl Format {
+    /// Plain numbers of this machine.
+    pub fn native(scalar: Scalar) -> Self {
+        Format { scalar, swapped: false, negated: false }
+    }
+
     /// The format of `T` itself.
     pub fn of<T: Element>() -> Self {
-        let scalar = if size_of::<T>() == 4 { Scalar::F32 } else { Scalar::F64 };
-        Format { scalar, swapped: false }
+        Format::native(T::SCALAR)
+    }
+
+    /// Whether memory holds elements as they are.
+    pub fn is<T: Element>(self) -> bool {
+        self.scalar.same_bits(T::SCALAR) && !self.swapped && !self.negated
     }
 
     /// Bytes of one element.
     pub fn size(self) -> usize {
-        match self.scalar {
-            Scalar::F32 => 4,
-            Scalar::F64 => 8,
-        }
+        self.scalar.size()
     }
+}
+
+/// Calls a function that is generic over [`Stored`] for a scalar.
+macro_rules! with_stored {
+    ($scalar:expr, $stored:ident => $call:expr) => {
+        with_stored!(@each $scalar, $stored => $call, Bool Bool, I8 i8, I16 i16, I32 i32, I64 i64,
+            U8 u8, U16 u16, U32 u32, U64 u64, F16 F16, Bf16 Bf16, F32 f32, F64 f64)
+    };
+    (@each $scalar:expr, $stored:ident => $call:expr, $($variant:ident $type:ident),*) => {
+        match $scalar {
+            $(Scalar::$variant => {
+                type $stored = $type;
+                $call
+            })*
+        }
+    };
 }
 
 /// The byte offsets that elements of a shape with these strides cover, ends included, as a range
@@ -214,12 +167,16 @@ impl<'a> View<'a> {
         );
         let from = self.ptr.wrapping_offset(start);
         // SAFETY: all that the runs read lies within the span that `new` vouches for, as just asserted.
-        unsafe {
-            match (self.format.scalar, self.format.swapped) {
-                (Scalar::F32, false) => read_runs::<f32, T, false>(from, runs, padding, to),
-                (Scalar::F64, false) => read_runs::<f64, T, false>(from, runs, padding, to),
-                (Scalar::F32, true) => read_runs::<f32, T, true>(from, runs, padding, to),
-                (Scalar::F64, true) => read_runs::<f64, T, true>(from, runs, padding, to),
+        with_stored!(self.format.scalar, S => unsafe {
+            if self.format.swapped {
+                read_runs::<S, T, true>(from, runs, padding, to);
+            } else {
+                read_runs::<S, T, false>(from, runs, padding, to);
+            }
+        });
+        if self.format.negated {
+            for run in runs.iter().filter(|run| run.from.is_some()) {
+                to[run.to..run.to + run.len].iter_mut().for_each(|value| *value = value.neg());
             }
         }
     }
@@ -231,7 +188,7 @@ impl<'a> View<'a> {
     /// own. [`Memory`] keeps to the span, and leaves the rest to its user.
     pub fn memory<T: Element>(&self) -> Option<Memory<'a, T>> {
         let size = size_of::<T>() as isize;
-        let native = self.format == Format::of::<T>();
+        let native = self.format.is::<T>();
         let whole = self.strides.iter().all(|s| s % size == 0) && self.ptr.cast::<T>().is_aligned();
         (native && whole && !self.span.is_empty()).then(|| Memory {
             ptr: self.ptr.cast(),
@@ -336,10 +293,12 @@ impl<'a, T> Memory<'a, T> {
     }
 }
 
-/// A writable strided array in canonical order, shared by threads that write disjoint elements.
+/// A writable strided array in canonical order, shared by threads that write disjoint elements: of
+/// numbers that elements `T` are stored as.
 #[derive(Debug)]
 pub struct ViewMut<'a, T> {
     ptr: *mut u8,
+    scalar: Scalar,
     strides: Vec<isize>,
     span: Range<isize>,
     memory: PhantomData<&'a mut [T]>,
@@ -357,9 +316,21 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Safety
     /// Every element of `shape` must be writable for `'a` by this view alone, and no two of them may
     /// overlap.
-    pub unsafe fn new(ptr: *mut u8, shape: &[usize], strides: Vec<isize>) -> Self {
-        let span = span(shape, &strides, size_of::<T>());
-        ViewMut { ptr, strides, span, memory: PhantomData }
+    pub unsafe fn new(ptr: *mut u8, scalar: Scalar, shape: &[usize], strides: Vec<isize>) -> Self {
+        let span = span(shape, &strides, scalar.size());
+        ViewMut { ptr, scalar, strides, span, memory: PhantomData }
+    }
+
+    /// Whether memory holds elements as they are, so that vectors of them may be written there.
+    #[inline]
+    pub fn is_native(&self) -> bool {
+        self.scalar.same_bits(T::SCALAR)
+    }
+
+    /// Bytes of a number.
+    #[inline]
+    pub fn size(&self) -> isize {
+        self.scalar.size() as isize
     }
 
     /// A view of a slice in C order.
@@ -368,7 +339,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
         let strides = contiguous(shape, size_of::<T>());
         // SAFETY: the assertion above ties the shape to the slice, which is borrowed for 'a alone; C
         // order has no overlaps.
-        unsafe { ViewMut::new(slice.as_mut_ptr().cast(), shape, strides) }
+        unsafe { ViewMut::new(slice.as_mut_ptr().cast(), T::SCALAR, shape, strides) }
     }
 
     /// Byte strides in canonical order.
@@ -382,14 +353,21 @@ impl<'a, T: Element> ViewMut<'a, T> {
     }
 
     /// The address of byte `offset`, from which bytes `first..last` will be written. Panics if that
-    /// would leave the view.
+    /// would leave the view, or if elements are stored as other numbers.
     #[inline(always)]
     pub fn at(&self, offset: isize, first: isize, last: isize) -> *mut T {
+        assert!(self.is_native(), "elements are stored as they are");
+        self.address(offset, first, last).cast()
+    }
+
+    /// The same of any numbers.
+    #[inline(always)]
+    fn address(&self, offset: isize, first: isize, last: isize) -> *mut u8 {
         assert!(
             offset + first >= self.span.start && offset + last <= self.span.end,
             "run outside of view"
         );
-        self.ptr.wrapping_offset(offset).cast()
+        self.ptr.wrapping_offset(offset)
     }
 
     /// The view whose element 0 is the byte `first` of this one, with other strides. It can reach no
@@ -397,6 +375,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub fn part(&self, first: isize, strides: Vec<isize>) -> ViewMut<'_, T> {
         ViewMut {
             ptr: self.ptr.wrapping_offset(first),
+            scalar: self.scalar,
             strides,
             span: self.span.start - first..self.span.end - first,
             memory: PhantomData,
@@ -410,13 +389,10 @@ impl<'a, T: Element> ViewMut<'a, T> {
     #[inline]
     pub unsafe fn add(&self, offset: isize, step: isize, values: &[T]) {
         let Some(steps) = values.len().checked_sub(1) else { return };
-        let (reach, size) = (step * steps as isize, size_of::<T>() as isize);
-        let mut to = self.at(offset, reach.min(0), reach.max(0) + size);
-        for &value in values {
-            // SAFETY: `at` keeps the run within the span that `new` vouches for.
-            unsafe { to.write_unaligned(to.read_unaligned().add(value)) }
-            to = to.wrapping_byte_offset(step);
-        }
+        let reach = step * steps as isize;
+        let to = self.address(offset, reach.min(0), reach.max(0) + self.size());
+        // SAFETY: `address` keeps the run within the span that `new` vouches for.
+        with_stored!(self.scalar, S => unsafe { add_run::<S, T>(to, step, values) });
     }
 
     /// Writes a run of elements, `step` bytes apart from byte `offset` on.
@@ -426,19 +402,59 @@ impl<'a, T: Element> ViewMut<'a, T> {
     #[inline(always)]
     pub unsafe fn write(&self, offset: isize, step: isize, from: &[T]) {
         let Some(steps) = from.len().checked_sub(1) else { return };
-        let (reach, size) = (step * steps as isize, size_of::<T>() as isize);
-        let mut to = self.at(offset, reach.min(0), reach.max(0) + size);
-        if step == size {
-            // SAFETY: `at` keeps the run within the span that `new` vouches for, and `from` is a
-            // borrow of other memory.
-            unsafe { copy(from.as_ptr(), to, from.len()) }
-            return;
+        let reach = step * steps as isize;
+        let to = self.address(offset, reach.min(0), reach.max(0) + self.size());
+        // SAFETY: `address` keeps the run within the span that `new` vouches for, and `from` is a
+        // borrow of other memory.
+        unsafe {
+            if self.is_native() && step == size_of::<T>() as isize {
+                copy(from.as_ptr(), to.cast(), from.len());
+            } else if self.is_native() {
+                write_run::<T, T>(to, step, from, |value| value);
+            } else {
+                with_stored!(self.scalar, S => write_run::<S, T>(to, step, from, T::store));
+            }
         }
-        for &value in from {
-            // SAFETY: as above, one element at a time.
-            unsafe { to.write_unaligned(value) }
-            to = to.wrapping_byte_offset(step);
+    }
+}
+
+/// Writes elements as `S`, `step` bytes apart.
+///
+/// # Safety
+/// Each of them must be writable.
+#[inline]
+unsafe fn write_run<S: Copy, T: Copy>(
+    mut to: *mut u8,
+    step: isize,
+    from: &[T],
+    as_stored: impl Fn(T) -> S,
+) {
+    // Written out so that it compiles to vectors.
+    if step == size_of::<S>() as isize {
+        for (i, &value) in from.iter().enumerate() {
+            // SAFETY: the caller vouches for every element; so in the other loop.
+            unsafe { to.cast::<S>().add(i).write_unaligned(as_stored(value)) }
         }
+        return;
+    }
+    for &value in from {
+        // SAFETY: as above.
+        unsafe { to.cast::<S>().write_unaligned(as_stored(value)) }
+        to = to.wrapping_offset(step);
+    }
+}
+
+/// Adds elements to numbers that are stored as `S`, `step` bytes apart.
+///
+/// # Safety
+/// Each of them must be writable.
+#[inline]
+unsafe fn add_run<S: Stored, T: Element>(mut to: *mut u8, step: isize, values: &[T]) {
+    for &value in values {
+        let at = to.cast::<S>();
+        // SAFETY: the caller vouches for every element.
+        unsafe { at.write_unaligned(at.read_unaligned().load::<T>().add(value).store()) }
+        to = to.wrapping_offset(step);
     }
 }
 
@@ -499,7 +515,7 @@ pub fn advance(index: &mut [usize], shape: &[usize]) {
 ///
 /// # Safety
 /// Each element of them must be readable.
-unsafe fn read_runs<S: Element, T: Element, const SWAPPED: bool>(
+unsafe fn read_runs<S: Stored, T: Element, const SWAPPED: bool>(
     from: *const u8,
     runs: &[Run],
     padding: T,
@@ -522,7 +538,7 @@ unsafe fn read_runs<S: Element, T: Element, const SWAPPED: bool>(
 /// # Safety
 /// Each of them must be readable.
 #[inline(always)]
-unsafe fn read_run<S: Element, T: Element, const SWAPPED: bool>(
+unsafe fn read_run<S: Stored, T: Element, const SWAPPED: bool>(
     mut from: *const u8,
     step: isize,
     to: &mut [T],
@@ -530,13 +546,17 @@ unsafe fn read_run<S: Element, T: Element, const SWAPPED: bool>(
     // SAFETY: the caller vouches for every element; `read_unaligned` needs no alignment.
     let read = |from: *const u8| unsafe {
         let value = from.cast::<S>().read_unaligned();
-        T::convert(if SWAPPED { value.swap_bytes() } else { value })
+        if SWAPPED { value.swap_bytes().load() } else { value.load() }
     };
     let size = size_of::<S>() as isize;
-    // The two common steps are written out so that they compile to vector loads and shuffles.
-    if step == size && !SWAPPED && size_of::<S>() == size_of::<T>() {
-        // SAFETY: contiguous and of the same type (there is one element type a size).
+    // The common steps are written out so that they compile to vector loads and shuffles.
+    if step == size && !SWAPPED && S::SCALAR.same_bits(T::SCALAR) {
+        // SAFETY: contiguous and of the same bits.
         unsafe { copy(from.cast::<T>(), to.as_mut_ptr(), to.len()) }
+    } else if step == size {
+        for (i, t) in to.iter_mut().enumerate() {
+            *t = read(from.wrapping_add(i * size as usize));
+        }
     } else if step == 2 * size {
         for (i, t) in to.iter_mut().enumerate() {
             *t = read(from.wrapping_add(2 * i * size as usize));

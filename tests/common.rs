@@ -4,11 +4,10 @@
 #![allow(dead_code)] // neither of them uses all
 
 use faltung::contract::Problem;
-use faltung::fft::Transformed;
 use faltung::geometry::{Activation, Geometry, Spec};
 use faltung::operand::Weights;
 use faltung::parallel::{Stopped, Team};
-use faltung::plan::{self, Method};
+use faltung::plan::{Method, Planned};
 use faltung::store::Store;
 use faltung::tile::Kernels;
 use faltung::view::{Element, View, ViewMut, contiguous};
@@ -30,8 +29,12 @@ impl Random {
         low + (self.bits() % (high - low + 1) as u64) as isize
     }
 
-    /// Numbers of either sign over twelve binades: what they add up to depends on the order.
+    /// Numbers of either sign over twelve binades: what they add up to depends on the order. Integers
+    /// have all of their bits.
     pub fn floats<T: Element>(&mut self, len: usize) -> Vec<T> {
+        if T::SCALAR.is_integer() {
+            return (0..len).map(|_| T::from_u64(self.bits())).collect();
+        }
         let float = |_| {
             let mantissa = (self.bits() >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
             T::from_f64(mantissa * f64::powi(2.0, self.integer(-6, 6) as i32))
@@ -56,7 +59,7 @@ pub struct Convolution<T> {
     pub method: Option<Method>,
 }
 
-impl<T: Transformed> Convolution<T> {
+impl<T: Planned> Convolution<T> {
     /// Of random arrays, batched, with neither bias nor activation.
     pub fn random(spec: &Spec, x: &[usize], weight: &[usize]) -> Self {
         let mut random = Random(1);
@@ -98,7 +101,7 @@ impl<T: Transformed> Convolution<T> {
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };
-        plan::run(self.method, &problem, kernels, team)
+        T::run(self.method, &problem, kernels, team)
     }
 
     /// The swaps of neighbouring axes that bring the channels to the front.

@@ -1,9 +1,9 @@
 //! Every tile kernel and every instruction set of this machine gives the bits that the definition
 //! of a result says: chains of fused multiply-adds in the order of the taps.
 
-use faltung::fft::Transformed;
 use faltung::geometry::{Activation, Axis, Padding, PaddingMode, PerAxis, Spec};
 use faltung::parallel::{Stopped, Team};
+use faltung::plan::Planned;
 use faltung::tile::{
     ALL_ROWS, CHAIN, Contraction, Isa, MOST_RAMP_ROWS, Segment, Step, Sum, Tiled, available,
     kernels_of,
@@ -15,6 +15,9 @@ use common::{Convolution, Random};
 
 /// Bit for bit, signs of zeros included; which NaN it is, is nobody's promise.
 fn same<T: Tiled>(a: T, b: T) -> bool {
+    if T::SCALAR.is_integer() {
+        return a == b;
+    }
     let (a, b) = (a.to_f64(), b.to_f64());
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
@@ -191,6 +194,12 @@ fn every_tile_of_every_isa_is_the_sum_by_definition_float64() {
     every_tile::<f64>();
 }
 
+#[test]
+fn every_tile_of_every_isa_is_the_sum_by_definition_integers() {
+    every_tile::<i32>();
+    every_tile::<i64>();
+}
+
 /// The operands above tell one order of summation from another: otherwise those tests would prove
 /// nothing about chains.
 #[test]
@@ -278,7 +287,7 @@ fn a_tile_that_would_leave_an_operand_panics() {
 }
 
 /// A convolution by the definition: loops over outputs and taps, positions by [`Axis::source`].
-fn by_definition<T: Transformed>(convolution: &Convolution<T>) -> Vec<T> {
+fn by_definition<T: Planned>(convolution: &Convolution<T>) -> Vec<T> {
     let g = &convolution.geometry;
     let lens = |of: fn(&Axis) -> usize| g.axes.iter().map(of).collect::<Vec<_>>();
     let taps = g.kernel_taps();
@@ -364,7 +373,7 @@ fn plain() -> Spec {
 
 /// Runs a convolution on every instruction set, on one thread and on three, and compares with the
 /// definition.
-fn check<T: Transformed>(name: &str, convolution: &Convolution<T>) {
+fn check<T: Planned>(name: &str, convolution: &Convolution<T>) {
     assert!(convolution.geometry.flops() > 5e6, "{name} is too small for threads");
     let expected = by_definition(convolution);
     for isa in available() {
@@ -388,7 +397,7 @@ fn check<T: Transformed>(name: &str, convolution: &Convolution<T>) {
 }
 
 /// Convolutions of each kind that the loop nest treats in its own way.
-fn whole_convolutions<T: Transformed>() {
+fn whole_convolutions<T: Planned>() {
     let run = |name: &str, spec: &Spec, x: &[usize], weight: &[usize]| {
         check(name, &Convolution::<T>::random(spec, x, weight));
     };
@@ -435,6 +444,12 @@ fn whole_convolutions_are_the_sum_by_definition_float32() {
 #[test]
 fn whole_convolutions_are_the_sum_by_definition_float64() {
     whole_convolutions::<f64>();
+}
+
+#[test]
+fn whole_convolutions_are_the_sum_by_definition_integers() {
+    whole_convolutions::<i32>();
+    whole_convolutions::<i64>();
 }
 
 /// `stop` is asked every 50 ms or so, hence work that the slowest kernels do not end before.

@@ -98,9 +98,10 @@ def test_nested_lists_and_buffers():
 
 
 def test_lists_of_ints_are_ints():
-    """As `np.asarray` has it; they are refused like every array of integers."""
-    with pytest.raises(TypeError, match=r"x has dtype int64.*float32 and float64"):
-        faltung.conv([[1, 2, 3]], np.ones((1, 1, 2)))
+    """As `np.asarray` has it."""
+    found = faltung.conv([[1, 2, 3]], [[[1, 1]]])
+    assert found.dtype == np.asarray([1]).dtype and found.tolist() == [[3, 5]]
+    assert faltung.conv([[1, 2, 3]], np.ones((1, 1, 2))).dtype == np.float64
 
 
 @pytest.mark.parametrize("x_type", [np.float32, np.float64, ">f4", ">f8"])
@@ -130,20 +131,6 @@ def test_promotion_keeps_float64_values():
         found = faltung.conv(x.reshape(1, 1), weight.reshape(1, 1, 1), bias.reshape(1))
         assert found.dtype == np.float64
         assert found.item() == 1 + tiny
-
-
-@pytest.mark.parametrize("position", ["x", "weight", "bias"])
-@pytest.mark.parametrize(
-    "dtype", ["int8", "int64", "uint8", "bool", "float16", "longdouble", "complex64", "O", "U1"]
-)
-def test_other_dtypes_are_refused(position, dtype):
-    operands = PLAIN.integers()
-    wrong = getattr(operands, position).astype(dtype)
-    with pytest.raises(TypeError) as caught:
-        PLAIN.run(operands._replace(**{position: wrong}))
-    text = str(caught.value)
-    assert text.startswith(f"{position} has dtype {wrong.dtype}"), text
-    assert "float32 and float64" in text and f"{position}.astype(numpy.float32)" in text
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -485,7 +485,7 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
         "out shares memory with grad_output",
     ),
     "dtype": (
-        lambda: grad.conv2d_input(X.shape, W, G.astype(int), groups=2),
+        lambda: grad.conv2d_input(X.shape, W, G.astype(str), groups=2),
         TypeError,
         "grad_output has dtype",
     ),

@@ -12,11 +12,11 @@ from isa import available
 
 # torch.nn.functional's, so that a call moves over by its prefix; what follows is by name alone.
 POSITIONAL = ["x", "weight", "bias", "stride", "padding", "dilation", "groups"]
-BY_NAME = ["padding_mode", "padding_value", "flip", "activation", "channels_last", "out"]
-BY_NAME += ["method", "threads"]
+BY_NAME = ["padding_mode", "padding_value", "flip", "activation", "channels_last"]
+BY_NAME += ["dtype", "accumulate", "out", "method", "threads"]
 DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros"}
 DEFAULTS |= {"padding_value": 0, "flip": False, "channels_last": False, "method": "auto"}
-DEFAULTS |= dict.fromkeys(["bias", "activation", "out", "threads"])
+DEFAULTS |= dict.fromkeys(["bias", "activation", "dtype", "accumulate", "out", "threads"])
 
 
 @pytest.mark.parametrize("name", ["conv", "conv1d", "conv2d", "conv3d"])
@@ -58,7 +58,7 @@ def test_config():
     assert config["version"] == faltung.__version__
     assert config["isa"] in config["available"]
     assert config["threads"] == faltung.get_num_threads()
-    assert set(config["tiles"]) == {"float32", "float64"}
+    assert set(config["tiles"]) == {"float32", "float64", "int32", "int64"}
     for tiles in config["tiles"].values():
         assert tiles
         for tile in tiles:

@@ -370,8 +370,8 @@ ONE = np.ones
         (lambda: convolve(ONE(0), ONE(5)), ValueError, "at least one element"),
         (lambda: convolve(ONE(5), ONE(2), "whole"), ValueError, "'full', 'same' or 'valid'"),
         (lambda: convolve(ONE(5), ONE(2), boundary="fill"), ValueError, "fill"),
-        (lambda: convolve(ONE(5, int), ONE(2)), TypeError, "x has dtype int64"),
-        (lambda: correlate(ONE(5), ONE(2, complex)), TypeError, "kernel has dtype complex128"),
+        (lambda: convolve(ONE(5, object), ONE(2)), TypeError, "x has dtype object"),
+        (lambda: correlate(ONE(5), ONE(2, "g")), TypeError, "weight has dtype float128"),
         (lambda: convolve(ONE(5), ONE(2), out=ONE(5)), ValueError, r"the result has shape \(6,\)"),
         (lambda: convolve(ONE(5), ONE(2), out=ONE(6, "f4")), TypeError, "out"),
         (lambda: convolve(ONE(5), ONE(2), out=[0.0] * 6), TypeError, "out must be an ndarray"),
@@ -386,7 +386,7 @@ ONE = np.ones
         (lambda: sampled(ONE(5), ONE(2), 1.0, rule="simpson"), ValueError, "'trapezoid'"),
         (lambda: sampled(ONE(5), ONE(1), 1.0, rule="trapezoid"), ValueError, "at least 2"),
         (lambda: sampled(ONE(5), ONE(0), 1.0), ValueError, "at least 1"),
-        (lambda: sampled(ONE(5, int), ONE(2), 1.0), TypeError, "f has dtype int64"),
+        (lambda: sampled(ONE(5, object), ONE(2), 1.0), TypeError, "f has dtype object"),
     ],
 )
 def test_errors_say_what_to_pass(call: Any, error: type[Exception], message: str) -> None:

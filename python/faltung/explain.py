@@ -72,6 +72,8 @@ def explain(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
     measure: bool = False,
@@ -84,7 +86,7 @@ def explain(
         The input, or its shape: then an array of that shape in C order is meant, with the dtype of
         `weight`.
     weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip, \
-activation, channels_last, method, threads
+activation, channels_last, dtype, accumulate, method, threads
         As in `conv`.
     measure : bool
         Time every method that can compute the problem, with random numbers if `x` is a shape.
@@ -124,6 +126,8 @@ activation, channels_last, method, threads
         "flip": flip,
         "activation": activation,
         "channels_last": channels_last,
+        "dtype": dtype,
+        "accumulate": accumulate,
         "method": method,
         "threads": threads,
     }
@@ -142,7 +146,7 @@ def explained(
     facts = _core.explain(
         0, array, weight, bias, o["stride"], o["padding"], o["dilation"], o["groups"],
         o["padding_mode"], o["padding_value"], o["flip"], o["activation"], o["channels_last"],
-        o["method"], o["threads"], None,
+        o["dtype"], o["accumulate"], o["method"], o["threads"], None,
     )  # fmt: skip
     facts["x_shape"], facts["weight_shape"] = array.shape, weight.shape
     facts["output_shape"] = tuple(facts["output_shape"])

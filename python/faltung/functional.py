@@ -47,10 +47,12 @@ def conv(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -64,7 +66,7 @@ def conv(
     ----------
     x : array_like, shape (N, C, *spatial) or (C, *spatial)
         N images (signals, volumes) of C channels, or a single one. With `channels_last`,
-        (N, *spatial, C) or (*spatial, C). float32 or float64, of any strides and byte order.
+        (N, *spatial, C) or (*spatial, C). Of any strides, byte order, and dtype in the notes.
     weight : array_like, shape (O, C // groups, *kernel)
         O kernels, one for each output channel; the same order of axes in both layouts.
     bias : array_like, shape (O,), optional
@@ -101,15 +103,24 @@ def conv(
 
         `scipy.ndimage` says "mirror" for what is ``"reflect"`` here, and "reflect" for what is
         ``"symmetric"`` here.
-    padding_value : float
+    padding_value : float, int or complex
         The constant of ``"zeros"`` and ``"constant"``.
     flip : bool
         Flip the kernels along every spatial axis.
     activation : "relu", ("clip", low, high) or None
         Applied to the sum and its bias as they are stored: ``numpy.maximum(y, 0)`` or
-        ``numpy.clip(y, low, high)``. NaN stays NaN.
+        ``numpy.clip(y, low, high)``. NaN stays NaN. It sees the sum as `accumulate` keeps it, so
+        that of uint8 arrays ``("clip", 0, 255)`` saturates.
     channels_last : bool
         The channels are the last axis of `x` and of the result.
+    dtype : dtype, optional
+        That of the result; by default `numpy.result_type` of `x`, `weight` and `bias`. An integer
+        too large for it wraps as `numpy.ndarray.astype` has it: nine times 200 is 8 in uint8 and
+        1800 in int16. A float is cut off towards zero in an integer.
+    accumulate : dtype, optional
+        What sums are kept in: int32, int64, float32, float64, complex64 or complex128, no narrower
+        than the arrays. By default int32, or int64 for results of 64 bits; float32, or float64
+        for those and for integers of more than 16 bits beside floats.
     out : ndarray, optional
         Receives the result and is returned. It must have exactly the shape and dtype of the
         result and not overlap an input; any strides will do.
@@ -127,13 +138,14 @@ def conv(
     Returns
     -------
     ndarray, shape (N, O, *output) or (O, *output), or with the channels last
-        `out` if given, else a new C-contiguous array. Its dtype is `numpy.result_type` of `x`,
-        `weight` and `bias`; see `output_shape` for its shape.
+        `out` if given, else a new C-contiguous array. Its dtype is `dtype`, or `numpy.result_type`
+        of `x`, `weight` and `bias`; see `output_shape` for its shape.
 
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64, or an argument of the wrong type.
+        A dtype that holds no numbers (object, datetime, structured) or extended ones, a `dtype` or
+        `accumulate` that is too narrow, or an argument of the wrong type.
     ValueError
         Shapes or values that do not fit together, an empty output axis, a kernel larger than
         the padded input, an `out` that does not fit or overlaps an input.
@@ -165,6 +177,13 @@ def conv(
     the arrays, any instruction set, and for a batch and its single images. Nothing but the
     elements under its window enters an output: NaN and infinities do not spread beyond it.
 
+    Arrays may be of bool, int8 to int64, uint8 to uint64, float16, float32, float64, complex64,
+    complex128, and of bfloat16 where the package ml_dtypes is installed. Integers are exact modulo
+    2**n in a result of n bits, whatever `accumulate` holds more; bool says whether any product is
+    true. float16 and bfloat16 are summed in float32 and rounded once. Complex numbers are summed by
+    their parts, real ones at a time. What is wider than float64 is computed in that only where
+    `dtype` or `accumulate` names it (or complex128), and then gives it.
+
     References
     ----------
     .. [1] V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", 2016,
@@ -184,6 +203,13 @@ def conv(
             [[340., 356.],
              [404., 420.]]]], dtype=float32)
 
+    Pictures of bytes, whose sums need more than bytes:
+
+    >>> picture = np.full((1, 3, 3), 200, dtype=np.uint8)
+    >>> box = np.ones((1, 1, 3, 3), dtype=np.uint8)
+    >>> faltung.conv(picture, box), faltung.conv(picture, box, dtype=np.int32)
+    (array([[[8]]], dtype=uint8), array([[[1800]]], dtype=int32))
+
     Four spatial axes work as one does:
 
     >>> faltung.conv(np.ones((2, 3, 3, 3, 3)), np.ones((5, 2, 2, 2, 2, 2))).shape
@@ -199,7 +225,7 @@ def conv(
     """
     return _core.conv(
         0, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -213,10 +239,12 @@ def conv1d(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -226,13 +254,13 @@ def conv1d(
     Parameters
     ----------
     x : array_like, shape (N, C, W) or (C, W)
-        Signals of W samples; (N, W, C) or (W, C) with `channels_last`. float32 or float64.
+        Signals of W samples; (N, W, C) or (W, C) with `channels_last`.
     weight : array_like, shape (O, C // groups, kW)
         One kernel of kW samples for each output channel.
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, out, method, threads
+channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -264,7 +292,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         1, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -278,10 +306,12 @@ def conv2d(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -292,13 +322,12 @@ def conv2d(
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W)
         Images of H rows and W columns; (N, H, W, C) or (H, W, C) with `channels_last`.
-        float32 or float64.
     weight : array_like, shape (O, C // groups, kH, kW)
         One kernel of kH rows and kW columns for each output channel.
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, out, method, threads
+channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -342,7 +371,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         2, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 
@@ -356,10 +385,12 @@ def conv3d(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -370,13 +401,13 @@ def conv3d(
     ----------
     x : array_like, shape (N, C, D, H, W) or (C, D, H, W)
         Volumes of D slices (or video of D frames); (N, D, H, W, C) or (D, H, W, C) with
-        `channels_last`. float32 or float64.
+        `channels_last`.
     weight : array_like, shape (O, C // groups, kD, kH, kW)
         One kernel for each output channel.
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, out, method, threads
+channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -408,7 +439,7 @@ channels_last, out, method, threads
     """
     return _core.conv(
         3, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, threads, None,
     )  # fmt: skip
 
 

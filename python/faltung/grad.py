@@ -56,6 +56,7 @@ def conv_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -68,13 +69,16 @@ def conv_input(
     input_size : sequence of int
         The shape of the input: (N, C, *spatial) or (C, *spatial), or with the channels last.
     weight : array_like, shape (O, C // groups, *kernel)
-        The kernels of the convolution. float32 or float64.
+        The kernels of the convolution. Complex ones are conjugated: this is the adjoint.
     grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
-        The gradient of the result. float32 or float64, of any strides.
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     stride, padding, dilation, groups, padding_mode, flip, channels_last
         Those of the convolution, as in `faltung.conv`. Its `padding_value` does not matter here.
+    dtype : dtype, optional
+        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
     accumulate : bool
-        Add to `out` rather than overwrite it.
+        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
+        of sums, follows from `dtype` here.)
     out : ndarray, optional
         Receives the gradient and is returned. It must have exactly its shape and dtype and not
         overlap an operand; any strides will do.
@@ -120,7 +124,7 @@ def conv_input(
     """
     return _core.conv_input(
         0, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -136,6 +140,7 @@ def conv1d_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -152,7 +157,7 @@ def conv1d_input(
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, accumulate, out, \
+    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
 method, threads
         As in `conv_input`.
 
@@ -178,7 +183,7 @@ method, threads
     """
     return _core.conv_input(
         1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -194,6 +199,7 @@ def conv2d_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -210,7 +216,7 @@ def conv2d_input(
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, accumulate, out, \
+    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
 method, threads
         As in `conv_input`.
 
@@ -236,7 +242,7 @@ method, threads
     """
     return _core.conv_input(
         2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -252,6 +258,7 @@ def conv3d_input(
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
     flip: bool = False,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
@@ -268,7 +275,7 @@ def conv3d_input(
         The kernels of the convolution.
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, accumulate, out, \
+    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
 method, threads
         As in `conv_input`.
 
@@ -294,7 +301,7 @@ method, threads
     """
     return _core.conv_input(
         3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -308,10 +315,11 @@ def conv_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -321,17 +329,21 @@ def conv_weight(
     Parameters
     ----------
     x : array_like, shape (N, C, *spatial) or (C, *spatial), or with the channels last
-        The input of the convolution. float32 or float64, of any strides and byte order.
+        The input of the convolution, of any strides, byte order and dtype that `faltung.conv`
+        takes. Complex ones are conjugated: this is the adjoint.
     weight_size : sequence of int
         The shape of the weight, (O, C // groups, *kernel).
     grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
-        The gradient of the result. float32 or float64, of any strides.
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last
         Those of the convolution, as in `faltung.conv`.
     per_sample : bool
         Keep the gradients of the images of a batch apart.
+    dtype : dtype, optional
+        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
     accumulate : bool
-        Add to `out` rather than overwrite it.
+        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
+        of sums, follows from `dtype` here.)
     out : ndarray, optional
         Receives the gradient and is returned. It must have exactly its shape and dtype and not
         overlap an operand; any strides will do.
@@ -384,7 +396,8 @@ def conv_weight(
     """
     return _core.conv_weight(
         0, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -398,10 +411,11 @@ def conv1d_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -417,7 +431,7 @@ def conv1d_weight(
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, accumulate, out, threads
+per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -442,7 +456,8 @@ per_sample, accumulate, out, threads
     """
     return _core.conv_weight(
         1, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -456,10 +471,11 @@ def conv2d_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -475,7 +491,7 @@ def conv2d_weight(
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, accumulate, out, threads
+per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -500,7 +516,8 @@ per_sample, accumulate, out, threads
     """
     return _core.conv_weight(
         2, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -514,10 +531,11 @@ def conv3d_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: float = 0,
+    padding_value: complex = 0,
     flip: bool = False,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -533,7 +551,7 @@ def conv3d_weight(
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, accumulate, out, threads
+per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -558,7 +576,8 @@ per_sample, accumulate, out, threads
     """
     return _core.conv_weight(
         3, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
+        threads,
     )  # fmt: skip
 
 
@@ -568,6 +587,7 @@ def conv_bias(
     rank: SupportsIndex | None = None,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -577,11 +597,11 @@ def conv_bias(
     Parameters
     ----------
     grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
-        The gradient of the result. float32 or float64, of any strides.
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     rank : int, optional
         The number of spatial axes, which tells whether there is a batch; else the first axis
         counts as one.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -608,7 +628,9 @@ def conv_bias(
     >>> faltung.grad.conv_bias(np.ones((2, 3, 4, 5), dtype=np.float32))
     array([40., 40., 40.], dtype=float32)
     """
-    return _core.conv_bias(rank, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        rank, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
 
 def conv1d_bias(
@@ -616,6 +638,7 @@ def conv1d_bias(
     *,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -626,7 +649,7 @@ def conv1d_bias(
     ----------
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -648,7 +671,9 @@ def conv1d_bias(
     >>> faltung.grad.conv1d_bias(np.ones((2, 4, 8)), per_sample=True).shape
     (2, 4)
     """
-    return _core.conv_bias(1, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        1, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
 
 def conv2d_bias(
@@ -656,6 +681,7 @@ def conv2d_bias(
     *,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -666,7 +692,7 @@ def conv2d_bias(
     ----------
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -688,7 +714,9 @@ def conv2d_bias(
     >>> faltung.grad.conv2d_bias(np.ones((2, 4, 7, 8)), per_sample=True).shape
     (2, 4)
     """
-    return _core.conv_bias(2, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        2, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
 
 def conv3d_bias(
@@ -696,6 +724,7 @@ def conv3d_bias(
     *,
     channels_last: bool = False,
     per_sample: bool = False,
+    dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
@@ -706,7 +735,7 @@ def conv3d_bias(
     ----------
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
-    channels_last, per_sample, accumulate, out, threads
+    channels_last, per_sample, dtype, accumulate, out, threads
         As in `conv_weight`.
 
     Returns
@@ -728,4 +757,6 @@ def conv3d_bias(
     >>> faltung.grad.conv3d_bias(np.ones((2, 4, 6, 7, 8)), per_sample=True).shape
     (2, 4)
     """
-    return _core.conv_bias(3, grad_output, channels_last, per_sample, accumulate, out, threads)
+    return _core.conv_bias(
+        3, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )

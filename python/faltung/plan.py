@@ -35,7 +35,7 @@ class Plan:
     bias : array_like, shape (O,), optional
         Added to each output channel. It is copied too.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, method, threads
+channels_last, dtype, accumulate, method, threads
         As in `conv`, by name alone. The number of threads can be given to each call, too.
 
     Raises
@@ -74,10 +74,12 @@ channels_last, method, threads
         dilation: IntPerAxis = 1,
         groups: SupportsIndex = 1,
         padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-        padding_value: float = 0,
+        padding_value: complex = 0,
         flip: bool = False,
         activation: Activation | None = None,
         channels_last: bool = False,
+        dtype: npt.DTypeLike | None = None,
+        accumulate: npt.DTypeLike | None = None,
         method: Method = "auto",
         threads: SupportsIndex | None = None,
     ) -> None:
@@ -93,12 +95,14 @@ channels_last, method, threads
             "flip": flip,
             "activation": activation,
             "channels_last": channels_last,
+            "dtype": dtype,
+            "accumulate": accumulate,
             "method": method,
             "threads": threads,
         }
         self._kept = _core.Kept(
             self._weight, self._bias, stride, padding, dilation, groups, padding_mode,
-            padding_value, flip, activation, channels_last, method, threads,
+            padding_value, flip, activation, channels_last, dtype, accumulate, method, threads,
         )  # fmt: skip
 
     @property
@@ -148,7 +152,8 @@ channels_last, method, threads
         return _core.conv(
             0, x, self._weight, self._bias, o["stride"], o["padding"], o["dilation"], o["groups"],
             o["padding_mode"], o["padding_value"], o["flip"], o["activation"], o["channels_last"],
-            out, o["method"], o["threads"] if threads is None else threads, self._kept,
+            o["dtype"], o["accumulate"], out, o["method"],
+            o["threads"] if threads is None else threads, self._kept,
         )  # fmt: skip
 
     def vjp(

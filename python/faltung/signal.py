@@ -17,7 +17,7 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import floats, ints, per_axis
+from ._arrays import conjugate, ints, numbers, per_axis
 from .functional import Method, PaddingMode, conv
 
 __all__ = ["convolve", "correlate", "sampled"]
@@ -34,7 +34,9 @@ def convolve(
     *,
     axes: Axes | None = None,
     boundary: PaddingMode | Sequence[PaddingMode] = "zeros",
-    boundary_value: float = 0,
+    boundary_value: complex = 0,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: Array | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -46,9 +48,9 @@ def convolve(
     Parameters
     ----------
     x : array_like
-        f, float32 or float64, of any number of axes.
+        f, of any number of axes.
     kernel : array_like
-        g, with one axis for each of `axes`, float32 or float64.
+        g, with one axis for each of `axes`.
     mode : {"full", "same", "valid"}
         Which part of the result. With n elements of `x` and k of `kernel` along an axis:
 
@@ -64,8 +66,10 @@ def convolve(
     boundary : str or one str for each of `axes`
         What stands beyond `x`, a `padding_mode` of `faltung.conv`: "zeros", "reflect",
         "symmetric", "replicate", "circular" or their other names.
-    boundary_value : float
+    boundary_value : float, int or complex
         The constant of the boundary "zeros" or "constant".
+    dtype, accumulate : dtype, optional
+        Those of the result and of its sums, as in `faltung.conv`.
     out : ndarray, optional
         Receives the result and is returned; of its shape and dtype, with any strides.
     method, threads
@@ -74,12 +78,12 @@ def convolve(
     Returns
     -------
     ndarray
-        The axes are those of `x`; the dtype is `numpy.result_type` of `x` and `kernel`.
+        The axes are those of `x`; the dtype is `dtype`, or `numpy.result_type` of `x` and `kernel`.
 
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64, or an argument of the wrong type.
+        A dtype that `faltung.conv` does not take, or an argument of the wrong type.
     ValueError
         An unknown name, an empty axis, `axes` or `out` that do not fit, or under "valid" a
         `kernel` that is larger than `x` along one axis and smaller along another.
@@ -111,9 +115,13 @@ def convolve(
            [2., 5.],
            [2., 5.]])
     """
-    X, K = floats(x=x, kernel=kernel)
-    frame = _Frame(X, K, mode, axes)
-    options = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
+    frame = _Frame(np.asarray(x), np.asarray(kernel), mode, axes)
+    options: dict[str, Any] = {
+        "padding_mode": boundary,
+        "padding_value": boundary_value,
+        "method": method,
+    }
+    options |= {"dtype": dtype, "accumulate": accumulate}
     return frame.run(out, flip=True, threads=threads, **options)
 
 
@@ -124,20 +132,24 @@ def correlate(
     *,
     axes: Axes | None = None,
     boundary: PaddingMode | Sequence[PaddingMode] = "zeros",
-    boundary_value: float = 0,
+    boundary_value: complex = 0,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: Array | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
 ) -> Array:
     """Correlate with a kernel: `convolve` with the kernel as it is, not flipped.
 
-    ``c(i,j) = sum over a,b of x(i+a,j+b) kernel(a,b)``
+    ``c(i,j) = sum over a,b of x(i+a,j+b) kernel(a,b)``, and of complex numbers the conjugate of
+    ``kernel(a,b)``, as in NumPy and SciPy,
 
     where "full" begins with i, j at ``-(k - 1)``, k being the length of the kernel along an axis.
 
     Parameters
     ----------
-    x, kernel, mode, axes, boundary, boundary_value, out, method, threads
+    x, kernel, mode, axes, boundary, boundary_value, dtype, accumulate, out, method, \
+threads
         As in `convolve`.
 
     Returns
@@ -152,7 +164,7 @@ def correlate(
 
     Notes
     -----
-    For real numbers it is `scipy.signal.correlate`, whose default "full" it has too, and but for
+    It is `scipy.signal.correlate`, whose default "full" it has too, and but for
     "same" with a kernel longer than `x`, `numpy.correlate`, whose default is "valid".
     (`scipy.signal.correlate2d` begins "same" one element later for kernels of even length.)
     Exchanging `x` and `kernel` turns the result around.
@@ -166,9 +178,13 @@ def correlate(
     >>> faltung.correlate(signal, np.array([1.0, 2, 1]), "valid")
     array([2., 2., 4., 6.])
     """
-    X, K = floats(x=x, kernel=kernel)
-    frame = _Frame(X, K, mode, axes)
-    options = {"padding_mode": boundary, "padding_value": boundary_value, "method": method}
+    frame = _Frame(np.asarray(x), conjugate(np.asarray(kernel)), mode, axes)
+    options: dict[str, Any] = {
+        "padding_mode": boundary,
+        "padding_value": boundary_value,
+        "method": method,
+    }
+    options |= {"dtype": dtype, "accumulate": accumulate}
     return frame.run(out, flip=False, threads=threads, **options)
 
 
@@ -278,7 +294,7 @@ def sampled(
     Parameters
     ----------
     f, g : array_like
-        Samples on grids of the same spacing, as many axes each, float32 or float64.
+        Samples on grids of the same spacing, as many axes each.
     spacing : float or one float per axis
         The distance between neighbouring samples, positive.
     rule : {"rectangle", "trapezoid"}
@@ -301,7 +317,7 @@ def sampled(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         Other axes in `f` than in `g`, a spacing that is not positive, an unknown rule, or less
         than two samples along an axis for the trapezoid rule, one for the other.
@@ -328,7 +344,9 @@ def sampled(
     >>> values
     array([0. , 0.5, 1. , 0.5, 0. ])
     """
-    F, G = floats(f=f, g=g)
+    F, G = numbers(f=f, g=g)
+    if F.dtype.kind in "biu":  # samples may be whole numbers, an integral need not be
+        F, G = F.astype(np.float64), G.astype(np.float64)
     rank = F.ndim
     if G.ndim != rank or rank < 1:
         raise ValueError(f"f has {rank} axes and g {G.ndim}; pass as many, at least one")
@@ -357,7 +375,7 @@ def sampled(
         inner = conv(
             f_corners, g_corners[None], padding="full", flip=True, method=method, threads=threads
         )
-        values = np.zeros(size, F.dtype)
+        values = np.zeros(size, inner.dtype)
         values[(slice(1, -1),) * rank] = inner[0] * F.dtype.type(math.prod(steps) / len(corners))
     starts = (per_axis("f_start", f_start, rank), per_axis("g_start", g_start, rank))
     places = zip(*starts, steps, size, strict=True)

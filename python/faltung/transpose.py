@@ -32,6 +32,8 @@ def conv_transpose(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -46,8 +48,8 @@ def conv_transpose(
     Parameters
     ----------
     x : array_like, shape (N, C, *spatial) or (C, *spatial)
-        What `conv` would give. With `channels_last`, (N, *spatial, C) or (*spatial, C). float32 or
-        float64, of any strides and byte order.
+        What `conv` would give. With `channels_last`, (N, *spatial, C) or (*spatial, C). Of
+        any strides, byte order, and dtype that `conv` takes.
     weight : array_like, shape (C, O // groups, *kernel)
         The weight that `conv` would take: C is its number of outputs, and O of its channels.
     bias : array_like, shape (O,), optional
@@ -68,7 +70,7 @@ def conv_transpose(
     padding_mode : str or one str per axis
         That of `conv`. What padding showed of an element is added to the element, so that this is
         the exact adjoint with every mode.
-    activation, channels_last, out, method, threads
+    activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv`.
 
     Returns
@@ -132,7 +134,7 @@ def conv_transpose(
     """
     return _core.conv_transpose(
         0, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -151,6 +153,8 @@ def conv_transpose1d(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -160,13 +164,13 @@ def conv_transpose1d(
     Parameters
     ----------
     x : array_like, shape (N, C, W) or (C, W)
-        (N, W, C) or (W, C) with `channels_last`. float32 or float64.
+        (N, W, C) or (W, C) with `channels_last`.
     weight : array_like, shape (C, O // groups, kW)
         The weight of the convolution whose adjoint this is.
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv_transpose`.
 
     Returns
@@ -198,7 +202,7 @@ activation, channels_last, out, method, threads
     """
     return _core.conv_transpose(
         1, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -217,6 +221,8 @@ def conv_transpose2d(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -226,13 +232,13 @@ def conv_transpose2d(
     Parameters
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W)
-        (N, H, W, C) or (H, W, C) with `channels_last`. float32 or float64.
+        (N, H, W, C) or (H, W, C) with `channels_last`.
     weight : array_like, shape (C, O // groups, kH, kW)
         The weight of the convolution whose adjoint this is.
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv_transpose`.
 
     Returns
@@ -263,7 +269,7 @@ activation, channels_last, out, method, threads
     """
     return _core.conv_transpose(
         2, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip
 
 
@@ -282,6 +288,8 @@ def conv_transpose3d(
     flip: bool = False,
     activation: Activation | None = None,
     channels_last: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
     threads: SupportsIndex | None = None,
@@ -291,13 +299,13 @@ def conv_transpose3d(
     Parameters
     ----------
     x : array_like, shape (N, C, D, H, W) or (C, D, H, W)
-        (N, D, H, W, C) or (D, H, W, C) with `channels_last`. float32 or float64.
+        (N, D, H, W, C) or (D, H, W, C) with `channels_last`.
     weight : array_like, shape (C, O // groups, kD, kH, kW)
         The weight of the convolution whose adjoint this is.
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, threads
         As in `conv_transpose`.
 
     Returns
@@ -324,5 +332,5 @@ activation, channels_last, out, method, threads
     """
     return _core.conv_transpose(
         3, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
     )  # fmt: skip

@@ -290,7 +290,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let shape = kernels.choose(lens[lens.len() - 1], &[units], (usize::MAX, true)).0;
             let cuts = (0..split.cuts).map(|cut| {
                 let panels = split.units(packed.panels, cut);
-                let direct = !problem.store.accumulate && out[0] == size_of::<T>() as isize;
+                let direct = problem.store.is_direct() && out[0] == size_of::<T>() as isize;
                 let cover = packed.cover(panels, (out[0], direct));
                 // Strips of one tile: its part of B stays in the first-level cache for all rows.
                 Columns { spans: cover.strips(shape.columns, 1), cover }
@@ -353,7 +353,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             strides: &self.strides,
             short,
             end: extent.end,
-            direct: !self.problem.store.accumulate,
+            direct: self.problem.store.is_direct(),
         };
         let cover = Cover::new(&positions, self.kernels.lanes, size_of::<T>());
         let shape = self.shape(&cover);

@@ -2,10 +2,13 @@
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyComplex, PyString, PyTuple};
 
+use super::array::Part;
+use super::dtype::Number;
 use crate::error::Error;
 use crate::geometry::{Activation, Padding, PaddingMode, PerAxis, Spec};
+use crate::number::Element;
 use crate::parallel;
 use crate::plan::Method;
 
@@ -167,8 +170,98 @@ pub(super) fn activation(object: Any<'_, '_>) -> PyResult<Activation> {
     }
 }
 
-pub(super) fn number(argument: &'static str, object: Any<'_, '_>) -> PyResult<f64> {
-    object.extract().map_err(|_| wrong_type(argument, "a number", object))
+/// A number argument, by its parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Constant {
+    real: Value,
+    imaginary: f64,
+}
+
+/// A real number: Python's integers have more bits than a double.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Integer(i128),
+    Float(f64),
+}
+
+impl Constant {
+    pub(super) fn new(argument: &'static str, object: Any<'_, '_>) -> PyResult<Self> {
+        let wrong = |_| wrong_type(argument, "a number", object);
+        let kind = || object.getattr("dtype").and_then(|dtype| dtype.getattr("kind"));
+        let (real, imaginary) = if let Ok(integer) = object.extract::<i64>() {
+            (Value::Integer(integer.into()), 0.0)
+        } else if let Ok(integer) = object.extract::<i128>() {
+            (Value::Integer(integer), 0.0)
+        } else if object.is_instance_of::<PyComplex>()
+            || kind().is_ok_and(|k| k.eq("c").is_ok_and(|c| c))
+        {
+            let part = |name| object.getattr(name)?.extract::<f64>();
+            (Value::Float(part("real").map_err(wrong)?), part("imag").map_err(wrong)?)
+        } else {
+            (Value::Float(object.extract().map_err(wrong)?), 0.0)
+        };
+        Ok(Constant { real, imaginary })
+    }
+
+    /// Checks that it goes with arrays of some numbers.
+    pub(super) fn check(
+        &self,
+        argument: &'static str,
+        (x, integers): (Number, bool),
+    ) -> Result<(), Error> {
+        match self.real {
+            Value::Float(value) if integers && !whole(value) => {
+                return Err(Error::NotWhole { argument, value: value.to_string() });
+            }
+            _ => {}
+        }
+        if self.imaginary != 0.0 && !x.complex {
+            return Err(Error::ComplexConstant { argument });
+        }
+        Ok(())
+    }
+
+    /// A part of it.
+    pub(super) fn part<T: Element>(&self, part: Part) -> T {
+        match (part, self.real) {
+            (Part::Imaginary, _) => T::from_f64(self.imaginary),
+            (Part::Real, Value::Float(value)) if !T::SCALAR.is_integer() => T::from_f64(value),
+            (Part::Real, Value::Float(value)) => T::from_i64(value as i128 as i64),
+            // Modulo 2 to its bits; of floats, the nearest.
+            (Part::Real, Value::Integer(value)) if T::SCALAR.is_integer() => {
+                T::from_i64(value as i64)
+            }
+            (Part::Real, Value::Integer(value)) => T::from_f64(value as f64),
+        }
+    }
+}
+
+/// Whether a number is an integer.
+fn whole(value: f64) -> bool {
+    value.is_finite() && value.trunc() == value
+}
+
+/// Checks that an activation goes with sums of integers, if they are.
+pub(super) fn check_activation(activation: Activation, integers: bool) -> Result<(), Error> {
+    if let (Activation::Clip { low, high }, true) = (activation, integers) {
+        for bound in [low, high] {
+            if !whole(bound) && !bound.is_infinite() {
+                let (argument, value) = ("activation", format!("(\"clip\", {low}, {high})"));
+                return Err(Error::NotWhole { argument, value });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a method goes with sums of integers, if they are.
+pub(super) fn check_method(method: Option<Method>, integers: bool) -> Result<(), Error> {
+    match method {
+        Some(method) if integers && method != Method::Direct => {
+            Err(Error::MethodOfIntegers { method: method.name() })
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn boolean(argument: &'static str, object: Any<'_, '_>) -> PyResult<bool> {

@@ -6,47 +6,88 @@ use numpy::{PyArrayDescrMethods, PyUntypedArray};
 use pyo3::prelude::*;
 
 use super::arguments::{Any, wrong_type};
+use super::dtype::{Number, Numbers, Wanted, is_long};
 use crate::error::Error;
 use crate::geometry::{Geometry, check_out_shape};
-use crate::tile::Tiled;
-use crate::view::{Format, Scalar, View, span};
+use crate::view::{Element, Format, Scalar, View, ViewMut, span};
 
 /// An array argument.
 pub(super) struct Array<'py> {
     pub(super) array: Bound<'py, PyUntypedArray>,
-    pub(super) format: Format,
+    /// What it holds.
+    pub(super) number: Number,
+    /// Whether its bytes are in the order that this machine does not use.
+    swapped: bool,
+}
+
+/// A part of complex numbers; real ones have but the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Real,
+    Imaginary,
 }
 
 impl<'py> Array<'py> {
     /// An array, or whatever `numpy.asarray` makes one of.
-    pub(super) fn new(argument: &'static str, object: Any<'_, 'py>) -> PyResult<Self> {
-        let array = match object.cast::<PyUntypedArray>() {
+    pub(super) fn new(
+        argument: &'static str,
+        object: Any<'_, 'py>,
+        wanted: &Wanted,
+    ) -> PyResult<Self> {
+        let mut array = match object.cast::<PyUntypedArray>() {
             Ok(array) => array.clone(),
             Err(_) => {
                 let numpy = object.py().import("numpy")?;
                 numpy.call_method1("asarray", (object,))?.cast_into::<PyUntypedArray>()?
             }
         };
-        let dtype = array.dtype();
-        let scalar = match dtype.num() {
-            n if n == numpy::npyffi::NPY_TYPES::NPY_FLOAT as i32 => Scalar::F32,
-            n if n == numpy::npyffi::NPY_TYPES::NPY_DOUBLE as i32 => Scalar::F64,
-            _ => return Err(Error::Dtype { argument, dtype: dtype.str()?.to_string() }.into()),
+        let mut dtype = array.dtype();
+        let number = match Number::of(&dtype)? {
+            Some(number) => number,
+            None if is_long(&dtype) && wanted.doubles() => {
+                let complex = dtype.kind() == b'c';
+                let number = Number { scalar: Scalar::F64, complex };
+                array = array.call_method1("astype", (number.name(),))?.cast_into()?;
+                dtype = array.dtype();
+                number
+            }
+            None => {
+                let long = is_long(&dtype);
+                return Err(Error::Dtype { argument, dtype: dtype.str()?.to_string(), long }.into());
+            }
         };
         let swapped = dtype.is_native_byteorder() == Some(false);
-        Ok(Array { array, format: Format { scalar, swapped } })
+        Ok(Array { array, number, swapped })
+    }
+
+    /// The same of an argument that may be None.
+    pub(super) fn optional(
+        argument: &'static str,
+        object: Any<'_, 'py>,
+        wanted: &Wanted,
+    ) -> PyResult<Option<Self>> {
+        if object.is_none() { Ok(None) } else { Self::new(argument, object, wanted).map(Some) }
     }
 
     pub(super) fn shape(&self) -> &[usize] {
         self.array.shape()
     }
 
-    /// A view of it with its axes in another order.
-    pub(super) fn view(&self, shape: &[usize], strides: Vec<isize>) -> View<'_> {
-        // SAFETY: `shape` and `strides` are a permutation of the array's own (and axes of one), and
-        // the array lives as long as `self`. That no one writes to it meanwhile is up to the caller,
-        // as with all of NumPy that releases the interpreter.
-        unsafe { View::new(data(&self.array), self.format, shape, strides) }
+    /// A view of a part of it with its axes in another order, with the other sign if `negated`.
+    pub(super) fn view(
+        &self,
+        shape: &[usize],
+        strides: Vec<isize>,
+        (part, negated): (Part, bool),
+    ) -> View<'_> {
+        let Number { scalar, complex } = self.number;
+        let first = if complex && part == Part::Imaginary { scalar.size() } else { 0 };
+        let format = Format { scalar, swapped: self.swapped, negated };
+        // SAFETY: `shape` and `strides` are a permutation of the array's own (and axes of one), the
+        // second number of a complex one lies behind the first, and the array lives as long as `self`.
+        // That no one writes to it meanwhile is up to the caller, as with all of NumPy that releases the
+        // interpreter.
+        unsafe { View::new(data(&self.array).add(first), format, shape, strides) }
     }
 }
 
@@ -84,22 +125,24 @@ pub(super) fn ordered(
 }
 
 /// A new array in C order whose elements are not set.
-pub(super) fn empty<'py, T: numpy::Element>(
+pub(super) fn empty<'py>(
     py: Python<'py>,
+    number: Number,
     shape: &[usize],
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let mut dims = dims(shape);
+    let dtype = number.dtype(py)?;
     let make = || {
         // SAFETY: `PyArray_Empty` takes over the dtype, reads as many dims as it is told, and gives a
         // new array or raises (which `PyArray::new` would turn into a panic).
         unsafe {
-            let dtype = T::get_dtype(py).into_dtype_ptr();
+            let dtype = dtype.into_dtype_ptr();
             let len = dims.len() as i32;
             let array = PY_ARRAY_API.PyArray_Empty(py, len, dims.as_mut_ptr(), dtype, 0);
             Ok(Bound::from_owned_ptr_or_err(py, array)?.cast_into_unchecked())
         }
     };
-    let bytes = shape.iter().fold(size_of::<T>(), |bytes, &n| bytes.saturating_mul(n));
+    let bytes = shape.iter().fold(number.size(), |bytes, &n| bytes.saturating_mul(n));
     super::memory::with_blocks(py, bytes, make)
 }
 
@@ -158,9 +201,9 @@ pub(super) fn overlaps_itself(array: &Bound<'_, PyUntypedArray>) -> bool {
 }
 
 /// Checks an array that the caller provides for the result.
-pub(super) fn check_out<'py, T: Tiled>(
+pub(super) fn check_out<'py>(
     out: Any<'_, 'py>,
-    expected: &[usize],
+    (expected, number): (&[usize], Number),
     inputs: [(&'static str, Option<&Array<'py>>); 3],
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let out = out
@@ -168,10 +211,9 @@ pub(super) fn check_out<'py, T: Tiled>(
         .map_err(|_| wrong_type("out", "a numpy.ndarray or None", out))?;
     check_out_shape(out.shape(), expected)?;
     let dtype = out.dtype();
-    let same = dtype.num() == if size_of::<T>() == 4 { 11 } else { 12 };
-    if !same || dtype.is_native_byteorder() == Some(false) {
+    if Number::of(&dtype)? != Some(number) || dtype.is_native_byteorder() == Some(false) {
         let found = dtype.str()?.to_string();
-        return Err(Error::OutDtype { found, expected: T::NAME }.into());
+        return Err(Error::OutDtype { found, expected: number.name() }.into());
     }
     if !out.getattr("flags")?.getattr("writeable")?.extract::<bool>()? {
         return Err(Error::OutReadOnly.into());
@@ -187,4 +229,72 @@ pub(super) fn check_out<'py, T: Tiled>(
         return Err(Error::OutSelfOverlap { shape: out.shape().into() }.into());
     }
     Ok(out.clone())
+}
+
+/// The array that a call returns, and the one that it computes.
+pub(super) struct Outcome<'py> {
+    result: Bound<'py, PyUntypedArray>,
+    /// The result, or what it is rounded from where parts of it are added up one by one.
+    pub(super) sums: Bound<'py, PyUntypedArray>,
+    number: Number,
+}
+
+impl<'py> Outcome<'py> {
+    /// A new array, or the caller's, checked. If sums are added to what it holds, it must be the caller's.
+    pub(super) fn new(
+        py: Python<'py>,
+        out: Any<'_, 'py>,
+        expected: &[usize],
+        (numbers, accumulate): (&Numbers, bool),
+        inputs: [(&'static str, Option<&Array<'py>>); 3],
+    ) -> PyResult<Self> {
+        let (result, sum) = (numbers.result, numbers.sum());
+        // The sums of complex numbers are added up in the result, and would be rounded each time.
+        let apart = result.complex && sum != result;
+        let array = match out.is_none() {
+            true if accumulate => return Err(Error::AccumulateWithoutOut.into()),
+            true => empty(py, result, expected)?,
+            false => check_out(out, (expected, result), inputs)?,
+        };
+        if !apart {
+            return Ok(Outcome { sums: array.clone(), result: array, number: result });
+        }
+        let sums = empty(py, sum, expected)?;
+        if accumulate {
+            copy(&sums, &array)?;
+        }
+        Ok(Outcome { result: array, sums, number: sum })
+    }
+
+    /// A view of a part of what is computed.
+    pub(super) fn view<T: Element>(
+        &self,
+        part: Part,
+        shape: &[usize],
+        strides: Vec<isize>,
+    ) -> ViewMut<'_, T> {
+        let Number { scalar, .. } = self.number;
+        let first = if part == Part::Imaginary { scalar.size() } else { 0 };
+        // SAFETY: the array is new or was checked: writable, of these numbers, apart from the inputs, and
+        // without elements that overlap; the second number of a complex one lies behind the first.
+        unsafe { ViewMut::new(data(&self.sums).add(first), scalar, shape, strides) }
+    }
+
+    /// Sets the imaginary part to 0.
+    pub(super) fn clear_imaginary(&self) -> PyResult<()> {
+        self.sums.setattr("imag", 0)
+    }
+
+    /// The result.
+    pub(super) fn finish(self) -> PyResult<Py<PyAny>> {
+        if !self.sums.is(&self.result) {
+            copy(&self.result, &self.sums)?;
+        }
+        Ok(self.result.into_any().unbind())
+    }
+}
+
+/// Copies an array, converted.
+fn copy(to: &Bound<'_, PyUntypedArray>, from: &Bound<'_, PyUntypedArray>) -> PyResult<()> {
+    to.py().import("numpy")?.call_method1("copyto", (to, from, "same_kind")).map(|_| ())
 }

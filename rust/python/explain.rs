@@ -5,10 +5,10 @@ use pyo3::types::{PyDict, PyList};
 
 use super::Call;
 use super::arguments::Any;
-use super::array::empty;
+use super::array::Outcome;
+use super::dtype::with_element;
 use crate::explain::{Candidate, Description, candidates};
-use crate::fft::Transformed;
-use crate::plan::{self, Declined, Method};
+use crate::plan::{self, Declined, Method, Planned};
 use crate::tile;
 
 /// The facts behind `faltung.explain`, which documents them. Neither `x` nor a result is looked at, but for
@@ -30,30 +30,32 @@ pub(super) fn explain<'py>(
     flip: Any<'_, 'py>,
     activation: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
+    accumulate: Any<'_, 'py>,
     method: Any<'_, 'py>,
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let (call, wide) = Call::new(
+    let call = Call::new(
         rank,
         [x, weight, bias],
         [stride, padding, dilation, groups, padding_mode],
         [padding_value, flip, activation, channels_last],
-        [method, threads, kept],
+        [dtype, accumulate, method, threads, kept],
     )?;
-    if wide { facts::<f64>(py, &call) } else { facts::<f32>(py, &call) }
+    with_element!(call.numbers.sums, T => facts::<T>(py, &call))
 }
 
-fn facts<'py, T: Transformed + numpy::Element>(
-    py: Python<'py>,
-    call: &Call<'py>,
-) -> PyResult<Bound<'py, PyDict>> {
+fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'py, PyDict>> {
     let kernels = tile::kernels::<T>()?;
     let geometry = &call.geometry;
     let shape = geometry.output_shape();
-    let out = empty::<T>(py, &shape)?;
+    let none = py.None();
+    let inputs = [("", None); 3];
+    let out = Outcome::new(py, none.bind(py), &shape, (&call.numbers, false), inputs)?;
+    let passes = call.passes();
     let facts = PyDict::new(py);
-    call.with::<T, _>(&out, |problem| {
+    call.with::<T, _>(&out, &passes[0], |problem| {
         let chosen = call.method.unwrap_or_else(|| Method::choose(problem));
         let rivals = PyList::empty(py);
         for candidate in candidates(problem, kernels, call.threads)? {
@@ -70,7 +72,7 @@ fn facts<'py, T: Transformed + numpy::Element>(
         size as f64 * (elements(&geometry.input_shape()) + elements(&shape) + weights as f64);
     facts.set_item("asked", call.method.map(Method::name))?;
     facts.set_item("output_shape", shape)?;
-    facts.set_item("dtype", T::NAME)?;
+    facts.set_item("dtype", call.numbers.result.name())?;
     facts.set_item("flops", geometry.flops())?;
     facts.set_item("bytes", bytes)?;
     facts.set_item("bound", plan::bound(geometry.flops(), bytes, size))?;

@@ -1,32 +1,33 @@
 //! What `faltung.grad` and `faltung.conv_transpose` call: gradients of inputs, weights and biases.
 
-use numpy::PyUntypedArray;
 use numpy::prelude::*;
 use pyo3::prelude::*;
 
-use super::arguments::{self, Any, boolean, integers, shape, spec, wrong_type};
-use super::array::{Array, canonical, check_out, data, empty, ordered};
+use super::arguments::{self, Any, Constant, boolean, integers, shape, spec, wrong_type};
+use super::array::{Array, Outcome, Part, canonical, ordered};
+use super::dtype::{Numbers, Wanted, with_element};
 use super::interruptible;
 use crate::adjoint::{self, Adjoint};
 use crate::error::Error;
-use crate::fft::Transformed;
 use crate::geometry::{Activation, Geometry, OutputSize, PerAxis, Spec};
 use crate::gradient;
 use crate::operand::Weights;
 use crate::parallel::Team;
-use crate::plan::Method;
+use crate::plan::{Method, Planned};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
-use crate::view::{Scalar, ViewMut};
 
 /// The adjoint of a convolution, with its arguments parsed and checked.
 struct Call<'py> {
     geometry: Geometry,
+    numbers: Numbers,
     /// The gradient of the output, or the input of a transposed convolution, by its name.
     gradient: (&'static str, Array<'py>),
     weight: Array<'py>,
     bias: Option<Array<'py>>,
     flip: bool,
+    /// Whether the weight is conjugated: an adjoint rather than a transposed matrix.
+    conjugated: bool,
     activation: Activation,
     accumulate: bool,
     method: Option<Method>,
@@ -34,68 +35,44 @@ struct Call<'py> {
 }
 
 impl<'py> Call<'py> {
-    fn run<T: Transformed + numpy::Element>(
-        &self,
-        py: Python<'py>,
-        out: Any<'_, 'py>,
-    ) -> PyResult<Py<PyAny>> {
+    fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
         let (name, gradient) = &self.gradient;
         let inputs =
             [(*name, Some(gradient)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
-        let result = result::<T>(py, out, &self.geometry.input_shape(), inputs, self.accumulate)?;
-        let (lens, strides) = canonical(&self.geometry, &gradient.array);
-        let gradient = gradient.view(&lens, strides);
-        let lens = self.weight.shape();
-        let weight = self.weight.view(lens, self.weight.array.strides().to_vec());
-        let (out_lens, out_strides) = canonical(&self.geometry, &result);
-        // SAFETY: the array is new or was checked: writable, of this type, apart from the inputs, and
-        // without elements that overlap.
-        let out = unsafe { ViewMut::<T>::new(data(&result), &out_lens, out_strides) };
-        let mut bias = vec![T::default(); self.bias.as_ref().map_or(0, |bias| bias.shape()[0])];
-        if let Some(array) = &self.bias {
-            let strides = array.array.strides();
-            array.view(array.shape(), strides.to_vec()).read(0, strides[0], &mut bias);
-        }
+        let expected = self.geometry.input_shape();
+        let result = Outcome::new(py, out, &expected, (&self.numbers, self.accumulate), inputs)?;
         let kernels = tile::kernels::<T>()?;
-        interruptible(py, self.geometry.flops(), |stop| {
-            let weights = Weights::new(&weight, lens, self.flip)?;
-            let store = Store {
-                out,
-                bias: &bias,
-                activation: self.activation,
-                accumulate: self.accumulate,
-            };
-            let problem = Adjoint {
-                geometry: &self.geometry,
-                gradient: &gradient,
-                weights: &weights,
-                store: &store,
-            };
-            adjoint::input(self.method, &problem, kernels, &Team { threads: self.threads, stop })
-        })?;
-        Ok(result.into_any().unbind())
+        for pass in self.numbers.passes((gradient, &self.weight), self.conjugated) {
+            if pass.nothing && self.accumulate {
+                continue;
+            }
+            let (lens, strides) = canonical(&self.geometry, &gradient.array);
+            let gradient = gradient.view(&lens, strides, (pass.first, false));
+            let lens = self.weight.shape();
+            let strides = self.weight.array.strides().to_vec();
+            let weight = self.weight.view(lens, strides, pass.second);
+            let (out_lens, out_strides) = canonical(&self.geometry, &result.sums);
+            let out = result.view::<T>(pass.result, &out_lens, out_strides);
+            let bias = super::bias(&self.bias, &pass);
+            let nothing = Geometry { outputs: 0, ..self.geometry.clone() };
+            let geometry = if pass.nothing { &nothing } else { &self.geometry };
+            interruptible(py, self.geometry.flops(), |stop| {
+                let weights = Weights::new(&weight, lens, self.flip)?;
+                let activation = self.numbers.activation(self.activation);
+                let accumulate = self.accumulate || pass.adds;
+                let store = Store { out, bias: &bias, activation, accumulate };
+                let problem =
+                    Adjoint { geometry, gradient: &gradient, weights: &weights, store: &store };
+                adjoint::input(
+                    self.method,
+                    &problem,
+                    kernels,
+                    &Team { threads: self.threads, stop },
+                )
+            })?;
+        }
+        result.finish()
     }
-}
-
-/// The array that a call returns: a new one, or the caller's, checked.
-fn result<'py, T: Tiled + numpy::Element>(
-    py: Python<'py>,
-    out: Any<'_, 'py>,
-    expected: &[usize],
-    inputs: [(&'static str, Option<&Array<'py>>); 3],
-    accumulate: bool,
-) -> PyResult<Bound<'py, PyUntypedArray>> {
-    if !out.is_none() {
-        return check_out::<T>(out, expected, inputs);
-    }
-    if accumulate {
-        return Err(Error::AccumulateWithoutOut.into());
-    }
-    empty::<T>(py, expected)
-}
-
-fn wide<'a, 'py: 'a>(arrays: impl IntoIterator<Item = &'a Array<'py>>) -> bool {
-    arrays.into_iter().any(|array| array.format.scalar == Scalar::F64)
 }
 
 /// The options of a convolution, and its padding mode.
@@ -123,30 +100,35 @@ fn conv_input<'py>(
     padding_mode: Any<'_, 'py>,
     flip: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
+    let wanted = Wanted::new(dtype, py.None().bind(py))?;
     let input = shape("input_size", input_size)?;
-    let weight = Array::new("weight", weight)?;
-    let gradient = Array::new("grad_output", grad_output)?;
+    let weight = Array::new("weight", weight, &wanted)?;
+    let gradient = Array::new("grad_output", grad_output, &wanted)?;
     let spec = options(rank, [stride, padding, dilation, groups, padding_mode], channels_last)?;
     let geometry = Geometry::new(&spec, &input, weight.shape(), None)?;
     geometry.check_gradient(&spec, gradient.shape())?;
-    let wide = wide([&weight, &gradient]);
+    let numbers = Numbers::new([&weight, &gradient], &wanted, Activation::None)?;
     let call = Call {
         geometry,
+        numbers,
         gradient: ("grad_output", gradient),
         weight,
         bias: None,
         flip: boolean("flip", flip)?,
+        conjugated: true,
         activation: Activation::None,
         accumulate: boolean("accumulate", accumulate)?,
         method: arguments::method(method)?,
         threads: arguments::threads(threads)?,
     };
-    if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
+    arguments::check_method(call.method, numbers.integers)?;
+    with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// Transposed convolution: the work behind `faltung.conv_transpose`.
@@ -168,13 +150,16 @@ fn conv_transpose<'py>(
     flip: Any<'_, 'py>,
     activation: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
+    accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let x = Array::new("x", x)?;
-    let weight = Array::new("weight", weight)?;
-    let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
+    let wanted = Wanted::new(dtype, accumulate)?;
+    let x = Array::new("x", x, &wanted)?;
+    let weight = Array::new("weight", weight, &wanted)?;
+    let bias = Array::optional("bias", bias, &wanted)?;
     let spec = options(rank, [stride, padding, dilation, groups, padding_mode], channels_last)?;
     let more = integers("output_padding", output_padding)?;
     let size = if output_size.is_none() {
@@ -191,19 +176,25 @@ fn conv_transpose<'py>(
     };
     let lens = bias.as_ref().map(Array::shape);
     let geometry = Geometry::transposed(&spec, x.shape(), weight.shape(), lens, &size)?;
-    let wide = wide([Some(&x), Some(&weight), bias.as_ref()].into_iter().flatten());
+    let activation = arguments::activation(activation)?;
+    let arrays = [Some(&x), Some(&weight), bias.as_ref()];
+    let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
+    arguments::check_activation(activation, numbers.integers)?;
     let call = Call {
         geometry,
+        numbers,
         gradient: ("x", x),
         weight,
         bias,
         flip: boolean("flip", flip)?,
-        activation: arguments::activation(activation)?,
+        conjugated: false,
+        activation,
         accumulate: false,
         method: arguments::method(method)?,
         threads: arguments::threads(threads)?,
     };
-    if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
+    arguments::check_method(call.method, numbers.integers)?;
+    with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// The gradient of a convolution's weight: the work behind `faltung.grad.conv_weight`.
@@ -224,21 +215,23 @@ fn conv_weight<'py>(
     flip: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
     per_sample: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let x = Array::new("x", x)?;
+    let wanted = Wanted::new(dtype, py.None().bind(py))?;
+    let x = Array::new("x", x, &wanted)?;
     let weight = shape("weight_size", weight_size)?;
-    let gradient = Array::new("grad_output", grad_output)?;
+    let gradient = Array::new("grad_output", grad_output, &wanted)?;
     let spec = options(rank, [stride, padding, dilation, groups, padding_mode], channels_last)?;
     let geometry = Geometry::new(&spec, x.shape(), &weight, None)?;
     geometry.check_gradient(&spec, gradient.shape())?;
+    let numbers = Numbers::new([&x, &gradient], &wanted, Activation::None)?;
     let call = WeightCall {
+        numbers,
         per_sample: samples(per_sample, geometry.batched)?,
-        padding: padding_value
-            .extract()
-            .map_err(|_| wrong_type("padding_value", "a number", padding_value))?,
+        padding: Constant::new("padding_value", padding_value)?,
         flip: boolean("flip", flip)?,
         accumulate: boolean("accumulate", accumulate)?,
         threads: arguments::threads(threads)?,
@@ -247,17 +240,18 @@ fn conv_weight<'py>(
         x,
         gradient,
     };
-    let wide = wide([&call.x, &call.gradient]);
-    if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
+    call.padding.check("padding_value", (call.x.number, numbers.integers))?;
+    with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// The gradient of a weight, with its arguments parsed and checked.
 struct WeightCall<'py> {
     geometry: Geometry,
+    numbers: Numbers,
     weight: Vec<usize>,
     x: Array<'py>,
     gradient: Array<'py>,
-    padding: f64,
+    padding: Constant,
     flip: bool,
     per_sample: bool,
     accumulate: bool,
@@ -265,44 +259,48 @@ struct WeightCall<'py> {
 }
 
 impl<'py> WeightCall<'py> {
-    fn run<T: Tiled + numpy::Element>(
-        &self,
-        py: Python<'py>,
-        out: Any<'_, 'py>,
-    ) -> PyResult<Py<PyAny>> {
+    fn run<T: Tiled>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
         let inputs = [("x", Some(&self.x)), ("grad_output", Some(&self.gradient)), ("", None)];
         let images = self.per_sample.then_some(self.geometry.axes[0].input);
-        let lens: Vec<usize> = images.iter().chain(&self.weight).copied().collect();
+        let mut lens: Vec<usize> = images.iter().chain(&self.weight).copied().collect();
         fits(&lens)?;
-        let result = result::<T>(py, out, &lens, inputs, self.accumulate)?;
-        let mut strides = result.strides().to_vec();
-        let mut lens = lens;
+        let result = Outcome::new(py, out, &lens, (&self.numbers, self.accumulate), inputs)?;
+        let mut strides = result.sums.strides().to_vec();
         if !self.per_sample {
             strides.insert(0, 0);
             lens.insert(0, 1);
         }
-        // SAFETY: the array is new or was checked: writable, of this type, apart from the inputs, and
-        // without elements that overlap.
-        let out = unsafe { ViewMut::<T>::new(data(&result), &lens, strides) };
-        let (lens, strides) = canonical(&self.geometry, &self.x.array);
-        let x = self.x.view(&lens, strides);
-        let (lens, strides) = canonical(&self.geometry, &self.gradient.array);
-        let gradient = self.gradient.view(&lens, strides);
         let kernels = tile::kernels::<T>()?;
-        interruptible(py, self.geometry.flops(), |stop| {
-            let problem = gradient::Problem {
-                geometry: &self.geometry,
-                x: &x,
-                gradient: &gradient,
-                padding: T::from_f64(self.padding),
-                flip: self.flip,
-                out: &out,
-                accumulate: self.accumulate,
-                per_sample: self.per_sample,
-            };
-            gradient::weight(&problem, kernels, &Team { threads: self.threads, stop })
-        })?;
-        Ok(result.into_any().unbind())
+        // Of what a loss depends on through a complex number, the gradient is by its conjugate.
+        for pass in self.numbers.passes((&self.gradient, &self.x), true) {
+            if pass.nothing {
+                if !self.accumulate {
+                    result.clear_imaginary()?;
+                }
+                continue;
+            }
+            let out = result.view::<T>(pass.result, &lens, strides.clone());
+            let (x_lens, x_strides) = canonical(&self.geometry, &self.x.array);
+            let x = self.x.view(&x_lens, x_strides, pass.second);
+            let (g_lens, g_strides) = canonical(&self.geometry, &self.gradient.array);
+            let gradient = self.gradient.view(&g_lens, g_strides, (pass.first, false));
+            let (part, negated) = pass.second;
+            let padding: T = self.padding.part(part);
+            interruptible(py, self.geometry.flops(), |stop| {
+                let problem = gradient::Problem {
+                    geometry: &self.geometry,
+                    x: &x,
+                    gradient: &gradient,
+                    padding: if negated { padding.neg() } else { padding },
+                    flip: self.flip,
+                    out: &out,
+                    accumulate: self.accumulate || pass.adds,
+                    per_sample: self.per_sample,
+                };
+                gradient::weight(&problem, kernels, &Team { threads: self.threads, stop })
+            })?;
+        }
+        result.finish()
     }
 }
 
@@ -318,7 +316,7 @@ fn samples(per_sample: Any<'_, '_>, batched: bool) -> PyResult<bool> {
 /// Checks that an array of this shape can be.
 fn fits(lens: &[usize]) -> Result<(), Error> {
     // Bytes of the widest element, as for the result of a convolution.
-    let mut bytes = lens.iter().copied().chain([8]).filter(|&n| n != 0);
+    let mut bytes = lens.iter().copied().chain([16]).filter(|&n| n != 0);
     if bytes.try_fold(1isize, |p, n| p.checked_mul(isize::try_from(n).ok()?)).is_none() {
         let shape = lens.iter().map(|&n| n as u128).collect();
         return Err(Error::TooLarge { what: "the gradient", shape });
@@ -335,11 +333,13 @@ fn conv_bias<'py>(
     grad_output: Any<'_, 'py>,
     channels_last: Any<'_, 'py>,
     per_sample: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let gradient = Array::new("grad_output", grad_output)?;
+    let wanted = Wanted::new(dtype, py.None().bind(py))?;
+    let gradient = Array::new("grad_output", grad_output, &wanted)?;
     let dimensions = gradient.shape().len();
     let rank = match arguments::integer("rank", rank)? {
         Some(rank) => usize::try_from(rank).unwrap_or(0),
@@ -352,7 +352,9 @@ fn conv_bias<'py>(
         return Err(Error::GradientRank { shape, rank, channels_last }.into());
     }
     let batched = dimensions == rank + 2;
+    let numbers = Numbers::new([&gradient], &wanted, Activation::None)?;
     let call = BiasCall {
+        numbers,
         batched,
         channels_last,
         per_sample: samples(per_sample, batched)?,
@@ -360,12 +362,12 @@ fn conv_bias<'py>(
         threads: arguments::threads(threads)?,
         gradient,
     };
-    let wide = wide([&call.gradient]);
-    if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
+    with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 
 /// The gradient of a bias, with its arguments parsed and checked.
 struct BiasCall<'py> {
+    numbers: Numbers,
     gradient: Array<'py>,
     batched: bool,
     channels_last: bool,
@@ -375,34 +377,37 @@ struct BiasCall<'py> {
 }
 
 impl<'py> BiasCall<'py> {
-    fn run<T: Tiled + numpy::Element>(
-        &self,
-        py: Python<'py>,
-        out: Any<'_, 'py>,
-    ) -> PyResult<Py<PyAny>> {
+    fn run<T: Tiled>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
         let (lens, strides) = ordered((self.batched, self.channels_last), &self.gradient.array);
         let inputs = [("grad_output", Some(&self.gradient)), ("", None), ("", None)];
         let images = self.per_sample.then_some(lens[1]);
         let expected: Vec<usize> = images.into_iter().chain([lens[0]]).collect();
-        let result = result::<T>(py, out, &expected, inputs, self.accumulate)?;
-        let image = if self.per_sample { result.strides()[0] } else { 0 };
-        let to = [image, *result.strides().last().expect("one number an output channel")];
+        let result = Outcome::new(py, out, &expected, (&self.numbers, self.accumulate), inputs)?;
+        let sums = result.sums.strides();
+        let image = if self.per_sample { sums[0] } else { 0 };
+        let to = [image, *sums.last().expect("one number an output channel")];
         let shape = [if self.per_sample { lens[1] } else { 1 }, lens[0]];
-        // SAFETY: as for the gradients of weights.
-        let out = unsafe { ViewMut::<T>::new(data(&result), &shape, to.to_vec()) };
-        let gradient = self.gradient.view(&lens, strides);
-        let flops = lens.iter().product::<usize>() as f64;
-        interruptible(py, flops, |stop| {
-            let bias = gradient::Bias {
-                gradient: &gradient,
-                lens: &lens,
-                out: &out,
-                accumulate: self.accumulate,
-                per_sample: self.per_sample,
-            };
-            gradient::bias(&bias, &Team { threads: self.threads, stop })
-        })?;
-        Ok(result.into_any().unbind())
+        let complex = self.gradient.number.complex;
+        if self.numbers.result.complex && !complex && !self.accumulate {
+            result.clear_imaginary()?;
+        }
+        let parts = [Part::Real, Part::Imaginary];
+        for part in parts.into_iter().take(if complex { 2 } else { 1 }) {
+            let out = result.view::<T>(part, &shape, to.to_vec());
+            let gradient = self.gradient.view(&lens, strides.clone(), (part, false));
+            let flops = lens.iter().product::<usize>() as f64;
+            interruptible(py, flops, |stop| {
+                let bias = gradient::Bias {
+                    gradient: &gradient,
+                    lens: &lens,
+                    out: &out,
+                    accumulate: self.accumulate,
+                    per_sample: self.per_sample,
+                };
+                gradient::bias(&bias, &Team { threads: self.threads, stop })
+            })?;
+        }
+        result.finish()
     }
 }
 

@@ -9,9 +9,11 @@ use pyo3::prelude::*;
 
 use super::arguments::{Any, shape, spec};
 use super::array::zeros;
+use super::dtype::{Sums, with_element};
 use super::interruptible;
 use crate::geometry::Geometry;
-use crate::local::{Layer, Number};
+use crate::local::Layer;
+use crate::number::Element;
 use crate::parallel::{Stopped, Team};
 
 /// A call with its options parsed.
@@ -38,7 +40,7 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 
     /// A new array of `shape` that `work` fills, given the layer and the operands.
-    fn run<T: Number + numpy::Element>(
+    fn run<T: Element + numpy::Element>(
         &self,
         py: Python<'py>,
         shape: Vec<usize>,
@@ -60,9 +62,18 @@ impl<'a, 'py> Call<'a, 'py> {
         Ok(result.into_any().unbind())
     }
 
-    /// Whether the operands are of doubles.
-    fn wide(&self) -> bool {
-        self.operands[0].cast::<PyArrayDyn<f64>>().is_ok()
+    /// What the operands hold.
+    fn sums(&self) -> Sums {
+        let [a, _] = self.operands;
+        if a.cast::<PyArrayDyn<f64>>().is_ok() {
+            Sums::F64
+        } else if a.cast::<PyArrayDyn<f32>>().is_ok() {
+            Sums::F32
+        } else if a.cast::<PyArrayDyn<i64>>().is_ok() {
+            Sums::I64
+        } else {
+            Sums::I32
+        }
     }
 }
 
@@ -84,11 +95,7 @@ fn local<'py>(
     let shapes = (shape_of(x)?, shape_of(weight)?);
     let call = Call::new((&shapes.0, &shapes.1), options, threads, [x, weight])?;
     let out = call.geometry.output_shape();
-    if call.wide() {
-        call.run::<f64>(py, out, Layer::forward)
-    } else {
-        call.run::<f32>(py, out, Layer::forward)
-    }
+    with_element!(call.sums(), T => call.run::<T>(py, out, Layer::forward))
 }
 
 /// The gradient of its input, of shape `x_shape`.
@@ -109,11 +116,7 @@ fn local_input<'py>(
     let options = [stride, padding, dilation, groups, padding_mode];
     let x = shape("x_shape", x_shape)?;
     let call = Call::new((&x, &shape_of(weight)?), options, threads, [weight, gradient])?;
-    if call.wide() {
-        call.run::<f64>(py, x, Layer::input)
-    } else {
-        call.run::<f32>(py, x, Layer::input)
-    }
+    with_element!(call.sums(), T => call.run::<T>(py, x, Layer::input))
 }
 
 /// The gradient of its weight, of shape `weight_shape`.
@@ -134,11 +137,7 @@ fn local_weight<'py>(
     let options = [stride, padding, dilation, groups, padding_mode];
     let weight = shape("weight_shape", weight_shape)?;
     let call = Call::new((&shape_of(x)?, &weight), options, threads, [x, gradient])?;
-    if call.wide() {
-        call.run::<f64>(py, weight, Layer::weight)
-    } else {
-        call.run::<f32>(py, weight, Layer::weight)
-    }
+    with_element!(call.sums(), T => call.run::<T>(py, weight, Layer::weight))
 }
 
 /// The shape of an array.

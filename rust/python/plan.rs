@@ -5,8 +5,9 @@ use std::any::Any as Dynamic;
 use numpy::prelude::*;
 use pyo3::prelude::*;
 
-use super::arguments::{self, Any, boolean, spec};
-use super::array::Array;
+use super::arguments::{self, Any, Constant, boolean, spec};
+use super::array::{Array, Part};
+use super::dtype::{Numbers, Wanted, with_element};
 use super::interruptible;
 use crate::geometry::{Geometry, Padding, PerAxis, Spec};
 use crate::operand::Weights;
@@ -14,27 +15,27 @@ use crate::packed::Packed;
 use crate::parallel::{self, Team};
 use crate::prepared::Prepared;
 use crate::tile::{self, Tiled};
-use crate::view::Scalar;
 
 /// Output channels of a group from which vectors of them may pay: half of the widest vector. With
 /// fewer, a plan keeps nothing beside its weights.
 const PACKED_OUTPUTS: usize = 8;
 
-/// Prepared weights, for each element that convolutions are computed in: float32 with arrays of float32
-/// alone, else float64.
+/// Prepared weights, for each element that convolutions are computed in.
 #[pyclass(frozen, module = "faltung._core")]
 #[derive(Default)]
 pub(super) struct Kept {
     single: Prepared<f32>,
     double: Prepared<f64>,
+    int: Prepared<i32>,
+    long: Prepared<i64>,
 }
 
 impl Kept {
     /// The places for weights of one element.
     pub(super) fn of<T: Tiled>(&self) -> &Prepared<T> {
-        let places: [&dyn Dynamic; 2] = [&self.single, &self.double];
+        let places: [&dyn Dynamic; 4] = [&self.single, &self.double, &self.int, &self.long];
         let place = places.into_iter().find_map(|place| place.downcast_ref());
-        place.expect("the engine computes in these two")
+        place.expect("the engine computes in these")
     }
 
     /// Packs an array of weights for the vectors of this machine.
@@ -46,7 +47,8 @@ impl Kept {
     ) -> PyResult<()> {
         let kernels = tile::kernels::<T>()?;
         let threads = parallel::num_threads()?;
-        let view = weight.view(weight.shape(), weight.array.strides().to_vec());
+        let strides = weight.array.strides().to_vec();
+        let view = weight.view(weight.shape(), strides, (Part::Real, false));
         interruptible(py, geometry.flops(), |stop| {
             let weights = Weights::new(&view, weight.shape(), flip)?;
             let packed = Packed::new(&weights, geometry, kernels, &Team { threads, stop })?;
@@ -75,28 +77,28 @@ impl Kept {
         flip: Any<'_, 'py>,
         activation: Any<'_, 'py>,
         channels_last: Any<'_, 'py>,
+        dtype: Any<'_, 'py>,
+        accumulate: Any<'_, 'py>,
         method: Any<'_, 'py>,
         threads: Any<'_, 'py>,
     ) -> PyResult<Self> {
-        arguments::number("padding_value", padding_value)?;
-        arguments::activation(activation)?;
+        Constant::new("padding_value", padding_value)?;
+        let activation = arguments::activation(activation)?;
         boolean("channels_last", channels_last)?;
         arguments::method(method)?;
         arguments::threads(threads)?;
-        let weight = Array::new("weight", weight)?;
-        let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
+        let wanted = Wanted::new(dtype, accumulate)?;
+        let weight = Array::new("weight", weight, &wanted)?;
+        let bias = Array::optional("bias", bias, &wanted)?;
         let spec = spec(None, [stride, padding, dilation, groups, padding_mode], false)?;
         let x = an_input(&spec, weight.shape());
         let geometry = Geometry::new(&spec, &x, weight.shape(), bias.as_ref().map(Array::shape))?;
         let kept = Kept::default();
         let flip = boolean("flip", flip)?;
-        if geometry.outputs >= PACKED_OUTPUTS {
-            let wide = [Some(&weight), bias.as_ref()];
-            if wide.into_iter().flatten().any(|array| array.format.scalar == Scalar::F64) {
-                kept.pack::<f64>(py, (&weight, flip), &geometry)?;
-            } else {
-                kept.pack::<f32>(py, (&weight, flip), &geometry)?;
-            }
+        let arrays = [Some(&weight), bias.as_ref()];
+        let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
+        if geometry.outputs >= PACKED_OUTPUTS && !numbers.result.complex {
+            with_element!(numbers.sums, T => kept.pack::<T>(py, (&weight, flip), &geometry)?);
         }
         Ok(kept)
     }
@@ -104,7 +106,7 @@ impl Kept {
     /// Bytes of what is kept.
     #[getter]
     fn nbytes(&self) -> usize {
-        self.single.bytes() + self.double.bytes()
+        self.single.bytes() + self.double.bytes() + self.int.bytes() + self.long.bytes()
     }
 }
 

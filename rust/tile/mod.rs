@@ -27,7 +27,7 @@ use crate::view::{Element, Memory};
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// x86 with 512-bit registers.
+    /// x86 with 512-bit registers, and integers of all sizes in them.
     Avx512,
     /// x86 with 256-bit registers and fused multiply-add.
     Avx2,
@@ -92,31 +92,40 @@ pub struct Kernels<T: 'static> {
     transpose: transpose::Transpose<T>,
 }
 
+/// The kernels of one instruction set, for each element.
+#[derive(Debug)]
+pub struct Tables {
+    single: Kernels<f32>,
+    double: Kernels<f64>,
+    int: Kernels<i32>,
+    long: Kernels<i64>,
+}
+
 /// An element that has tile kernels.
 pub trait Tiled: Element {
-    /// The one of two tables that is for this element.
-    fn pick<'a>(single: &'a Kernels<f32>, double: &'a Kernels<f64>) -> &'a Kernels<Self>;
+    /// Those of the tables that are for this element.
+    fn pick(tables: &Tables) -> &Kernels<Self>;
 }
 
-impl Tiled for f32 {
-    fn pick<'a>(single: &'a Kernels<f32>, _: &'a Kernels<f64>) -> &'a Kernels<f32> {
-        single
-    }
+macro_rules! tiled {
+    ($($element:ident: $table:ident),*) => {$(
+        impl Tiled for $element {
+            fn pick(tables: &Tables) -> &Kernels<$element> {
+                &tables.$table
+            }
+        }
+    )*};
 }
 
-impl Tiled for f64 {
-    fn pick<'a>(_: &'a Kernels<f32>, double: &'a Kernels<f64>) -> &'a Kernels<f64> {
-        double
-    }
-}
+tiled!(f32: single, f64: double, i32: int, i64: long);
 
 /// The kernels of `isa`, if this machine has it.
 pub fn kernels_of<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(kernels) = x86_64::kernels(isa) {
-        return Some(kernels);
+    if let Some(tables) = x86_64::tables(isa) {
+        return Some(T::pick(tables));
     }
-    (isa == Isa::Scalar).then(scalar::kernels)
+    (isa == Isa::Scalar).then(|| T::pick(&scalar::TABLES))
 }
 
 /// The kernels of the instruction set in use.

@@ -4,7 +4,7 @@
 use super::kernel::{Tile, run, table};
 use super::transpose::plain;
 use super::vector::Vector;
-use super::{Isa, Kernels, Tiled};
+use super::{Isa, Kernels, Tables};
 use crate::view::Element;
 
 /// A vector of `LANES` elements.
@@ -58,33 +58,31 @@ unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {
     }
 }
 
-unsafe fn single<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f32>) {
-    // SAFETY: the caller vouches for the tile; arrays need no instructions.
-    unsafe { run::<Array<f32, 4>, MR, NV, DOT>(tile) }
+/// The function that a table is of, and the kernels.
+macro_rules! portable {
+    ($function:ident, $element:ident, $lanes:literal) => {{
+        unsafe fn $function<const MR: usize, const NV: usize, const DOT: bool>(
+            tile: &Tile<'_, $element>,
+        ) {
+            // SAFETY: the caller vouches for the tile; arrays need no instructions.
+            unsafe { run::<Array<$element, $lanes>, MR, NV, DOT>(tile) }
+        }
+        Kernels {
+            isa: Isa::Scalar,
+            lanes: $lanes,
+            table: table!($function, false,
+                1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+            dots: table!($function, true,
+                1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+            transpose: plain,
+        }
+    }};
 }
-
-unsafe fn double<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f64>) {
-    // SAFETY: as for `single`.
-    unsafe { run::<Array<f64, 2>, MR, NV, DOT>(tile) }
-}
-
-static SINGLE: Kernels<f32> = Kernels {
-    isa: Isa::Scalar,
-    lanes: 4,
-    table: table!(single, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
-    dots: table!(single, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
-    transpose: plain,
-};
-
-static DOUBLE: Kernels<f64> = Kernels {
-    isa: Isa::Scalar,
-    lanes: 2,
-    table: table!(double, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
-    dots: table!(double, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
-    transpose: plain,
-};
 
 /// The portable kernels, which every machine has.
-pub fn kernels<T: Tiled>() -> &'static Kernels<T> {
-    T::pick(&SINGLE, &DOUBLE)
-}
+pub static TABLES: Tables = Tables {
+    single: portable!(single, f32, 4),
+    double: portable!(double, f64, 2),
+    int: portable!(int, i32, 4),
+    long: portable!(long, i64, 2),
+};

@@ -15,6 +15,14 @@ pub struct Matrix<T> {
 pub type Transpose<T> = unsafe fn(&Matrix<T>);
 
 impl<T: Copy> Matrix<T> {
+    /// The same of elements of another type and as many bytes.
+    #[inline(always)]
+    pub fn cast<S>(&self) -> Matrix<S> {
+        assert!(size_of::<S>() == size_of::<T>());
+        let Matrix { from, pitch, rows, columns, to, row } = *self;
+        Matrix { from: from.cast(), pitch, rows, columns, to: to.cast(), row }
+    }
+
     /// The part from row `i` and column `j` on.
     #[inline(always)]
     fn from(&self, i: usize, j: usize) -> Matrix<T> {

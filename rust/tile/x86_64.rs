@@ -5,7 +5,11 @@ use std::arch::x86_64::*;
 use super::kernel::{Tile, run, table};
 use super::transpose::{Matrix, blocks};
 use super::vector::Vector;
-use super::{Isa, Kernels, Tiled};
+use super::{Isa, Kernels, Tables};
+
+mod integer;
+
+use integer::{Ints256, Ints512, Longs256, Longs512};
 
 macro_rules! vector {
     ($register:ident, $element:ident, $lanes:literal, $zero:ident, $load:ident, $store:ident,
@@ -109,43 +113,34 @@ vector!(
 /// Tables of kernels for one instruction set: every tile that its registers hold without a spill
 /// (rows * columns sums, columns, and one factor).
 macro_rules! isa {
-    ($tables:ident, $isa:expr, $features:literal, $single:ident, $double:ident,
-     $($columns:literal: $rows:tt),*) => {
-        mod $tables {
-            use super::*;
-
-            #[target_feature(enable = $features)]
-            unsafe fn single<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f32>) {
-                // SAFETY: the caller vouches for the tile; this function's features are `V`'s.
-                unsafe { run::<$single, MR, NV, DOT>(tile) }
-            }
-
-            #[target_feature(enable = $features)]
-            unsafe fn double<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, f64>) {
-                // SAFETY: as for `single`.
-                unsafe { run::<$double, MR, NV, DOT>(tile) }
-            }
-
-            pub static SINGLE: Kernels<f32> = Kernels {
-                isa: $isa,
-                lanes: <$single as Vector>::LANES,
-                table: table!(single, false, $($columns: $rows),*),
-                dots: table!(single, true, $($columns: $rows),*),
-                transpose: transpose_single,
-            };
-            pub static DOUBLE: Kernels<f64> = Kernels {
-                isa: $isa,
-                lanes: <$double as Vector>::LANES,
-                table: table!(double, false, $($columns: $rows),*),
-                dots: table!(double, true, $($columns: $rows),*),
-                transpose: transpose_double,
-            };
-        }
+    ($tables:ident, $isa:expr, $features:literal,
+     [$single:ident $double:ident $int:ident $long:ident], $($columns:literal: $rows:tt),*) => {
+        static $tables: Tables = Tables {
+            single: isa!(@one $isa, $features, f32, $single, transpose_single, $($columns: $rows),*),
+            double: isa!(@one $isa, $features, f64, $double, transpose_double, $($columns: $rows),*),
+            int: isa!(@one $isa, $features, i32, $int, transpose_int, $($columns: $rows),*),
+            long: isa!(@one $isa, $features, i64, $long, transpose_long, $($columns: $rows),*),
+        };
     };
+    (@one $isa:expr, $features:literal, $element:ident, $vector:ident, $transpose:ident,
+     $($columns:literal: $rows:tt),*) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn tile<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, $element>) {
+            // SAFETY: the caller vouches for the tile; this function's features are the vector's.
+            unsafe { run::<$vector, MR, NV, DOT>(tile) }
+        }
+        Kernels {
+            isa: $isa,
+            lanes: <$vector as Vector>::LANES,
+            table: table!(tile, false, $($columns: $rows),*),
+            dots: table!(tile, true, $($columns: $rows),*),
+            transpose: $transpose,
+        }
+    }};
 }
 
 // 32 registers.
-isa!(avx512, Isa::Avx512, "avx512f", __m512, __m512d,
+isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d Ints512 Longs512],
     1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     3: [1 2 3 4 5 6 7 8 9],
@@ -155,7 +150,7 @@ isa!(avx512, Isa::Avx512, "avx512f", __m512, __m512d,
     7: [1 2 3],
     8: [1 2]);
 // 16 registers.
-isa!(avx2, Isa::Avx2, "avx2,fma", __m256, __m256d,
+isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
     2: [1 2 3 4 5 6],
     3: [1 2 3],
@@ -249,14 +244,38 @@ unsafe fn transpose_double(matrix: &Matrix<f64>) {
     }
 }
 
+/// Integers are moved as floats of their size: nothing but loads, shuffles and stores.
+///
+/// # Safety
+/// As for [`transpose_single`].
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_int(matrix: &Matrix<i32>) {
+    // SAFETY: the caller vouches for the same addresses.
+    unsafe { transpose_single(&matrix.cast()) }
+}
+
+/// # Safety
+/// As for [`transpose_single`].
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_long(matrix: &Matrix<i64>) {
+    // SAFETY: as for `transpose_int`.
+    unsafe { transpose_double(&matrix.cast()) }
+}
+
 /// The kernels of `isa`, if it is one of x86 and this CPU has it.
-pub fn kernels<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {
+pub fn tables(isa: Isa) -> Option<&'static Tables> {
     match isa {
-        Isa::Avx512 if is_x86_feature_detected!("avx512f") => {
-            Some(T::pick(&avx512::SINGLE, &avx512::DOUBLE))
+        // All but the first of these came together, in 2017.
+        Isa::Avx512
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl") =>
+        {
+            Some(&AVX512)
         }
         Isa::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
-            Some(T::pick(&avx2::SINGLE, &avx2::DOUBLE))
+            Some(&AVX2)
         }
         _ => None,
     }

@@ -18,11 +18,12 @@ Between the rungs lead `to_offsets` and `from_offsets` (1 to 2 and back), `trunc
 (2 to 3, 4 to 5 and back), `tie` and `untie` (2 to 4 and back), `to_local` (5 to 3) and `as_matrix`
 (5 to 1). On integers, rungs that should agree do so exactly. `parameters` counts their weights.
 
-All functions take any number of spatial axes and of leading batch axes, in float32 and float64,
-which combine as in NumPy. Whether there are channels is said, never guessed: a weight has spatial
-axes alone, ``(*out, *in)``, and images are ``(..., *in)``; with ``channels=True`` an axis of
-channels leads each half of the weight, ``(O, *out, C, *in)``, and the spatial axes of images,
-``(..., C, *in)``. The number of axes of the weight then tells the number of spatial axes.
+All functions take any number of spatial axes and of leading batch axes, and the dtypes that
+`faltung.conv` takes, which combine as in NumPy. Whether there are channels is said, never guessed:
+a weight has spatial axes alone, ``(*out, *in)``, and images are ``(..., *in)``; with
+``channels=True`` an axis of channels leads each half of the weight, ``(O, *out, C, *in)``, and the
+spatial axes of images, ``(..., C, *in)``. The number of axes of the weight then tells the number of
+spatial axes.
 
 The steps are those of A. Zhang, Z. C. Lipton, M. Li and A. J. Smola, "Dive into Deep Learning",
 2023, section 7.1, https://d2l.ai/chapter_convolutional-neural-networks/why-conv.html.

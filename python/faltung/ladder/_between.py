@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import floats
+from .._arrays import numbers, sums
 from ..functional import IntPerAxis
 from ._layout import Array, Layout, Shape, spatial_sizes
 from ._offsets import check_reachable, deltas, input_sizes, output_sizes
@@ -42,7 +42,7 @@ def truncate(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `weight` has other axes, or `delta` is negative or larger than the image.
 
@@ -61,7 +61,7 @@ def truncate(
     >>> ladder.truncate(np.array([1.0, 2, 3, 4, 5]), 1, shared=True)
     array([2., 3., 4.])
     """
-    (W,) = floats(weight=weight)
+    (W,) = numbers(weight=weight)
     if shared:
         layout, shape = Layout.of_kernel("weight", W.shape, channels)
         zero = _middle("weight", shape[2:])
@@ -108,7 +108,7 @@ def extend(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `weight` has other axes or kernels of even length, or they are larger than the image.
 
@@ -127,7 +127,7 @@ def extend(
            [0., 4., 5., 6., 0.],
            [0., 7., 8., 0., 0.]])
     """
-    (W,) = floats(weight=weight)
+    (W,) = numbers(weight=weight)
     if shared:
         layout, full = Layout.of_kernel("weight", W.shape, channels)
         rank, inputs = layout.rank, spatial_sizes(shape, layout.rank)
@@ -193,7 +193,7 @@ def tie(offsets_weight: npt.ArrayLike, *, channels: bool = False) -> Array:
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `offsets_weight` does not have such axes.
 
@@ -208,15 +208,16 @@ def tie(offsets_weight: npt.ArrayLike, *, channels: bool = False) -> Array:
     >>> ladder.tie(ladder.to_offsets(np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])))
     array([7., 6., 5., 4., 3.])
     """
-    (V,) = floats(offsets_weight=offsets_weight)
+    (V,) = numbers(offsets_weight=offsets_weight)
     layout, shape = Layout.of_weight("offsets_weight", V.shape, channels)
     rank = layout.rank
     positions = shape[1 : rank + 1]
     inside = np.expand_dims(_inside(positions, input_sizes(positions, shape[rank + 2 :])), rank)
     axes = tuple(range(1, rank + 1))
-    total = V.reshape(shape).sum(axis=axes, where=inside[np.newaxis])
-    count = inside.sum(axis=tuple(range(rank)), dtype=V.dtype)
-    return layout.kernel(total / count)
+    total = V.reshape(shape).sum(axis=axes, where=inside[np.newaxis], dtype=sums(V.dtype))
+    count = inside.sum(axis=tuple(range(rank)), dtype=total.dtype)
+    mean = total / count
+    return layout.kernel(mean if V.dtype.kind in "biu" else mean.astype(V.dtype, copy=False))
 
 
 def untie(
@@ -246,7 +247,7 @@ def untie(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `kernel` has other axes, or fewer offsets than reach an image of `shape`.
 
@@ -259,7 +260,7 @@ def untie(
            [0., 2., 3., 4., 0.],
            [1., 2., 3., 0., 0.]])
     """
-    (V,) = floats(kernel=kernel)
+    (V,) = numbers(kernel=kernel)
     layout, full = Layout.of_kernel("kernel", V.shape, channels)
     inputs = spatial_sizes(shape, layout.rank)
     inside = _inside(output_sizes(full[2:], inputs), inputs)
@@ -286,7 +287,7 @@ def to_local(
     Parameters
     ----------
     kernel : array_like, shape (*kernel), or (O, C // groups, *kernel) with `channels`
-        The kernel of `faltung.conv`, float32 or float64.
+        The kernel of `faltung.conv`.
     shape : int or sequence of int
         Output positions along each spatial axis: those of the image, if the padding keeps its size.
     channels : bool
@@ -300,7 +301,7 @@ def to_local(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `kernel` has other axes, or `shape` as many entries.
 
@@ -312,7 +313,7 @@ def to_local(
     array([[1., 2., 3.],
            [1., 2., 3.]])
     """
-    (V,) = floats(kernel=kernel)
+    (V,) = numbers(kernel=kernel)
     layout, full = Layout.of_kernel("kernel", V.shape, channels)
     positions = spatial_sizes(shape, layout.rank)
     everywhere = _at_each(V.reshape(full), layout.rank)

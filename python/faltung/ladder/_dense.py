@@ -6,7 +6,7 @@ import math
 
 import numpy.typing as npt
 
-from .._arrays import floats
+from .._arrays import numbers, sums
 from ._layout import Array, Layout
 
 __all__ = ["dense"]
@@ -28,7 +28,7 @@ def dense(
     Parameters
     ----------
     x : array_like, shape (..., *in), or (..., C, *in) with `channels`
-        Images X, float32 or float64.
+        Images X.
     weight : array_like, shape (*out, *in), or (O, *out, C, *in) with `channels`
         W. It has as many output axes as input axes; their sizes may differ.
     bias : array_like, shape (*out), or (O, *out) with `channels`, optional
@@ -43,7 +43,7 @@ def dense(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         Shapes that do not fit together.
 
@@ -61,7 +61,7 @@ def dense(
     >>> ladder.dense(np.array([1.0, 2, 3]), weight, bias=np.array([0.0, 100]))
     array([  6., 115.])
     """
-    X, W, U = floats(x=x, weight=weight, bias=bias)
+    X, W, U = numbers(x=x, weight=weight, bias=bias)
     layout, shape = Layout.of_weight("weight", W.shape, channels)
     W = W.reshape(shape)
     rank, outputs = layout.rank, W.shape[: layout.rank + 1]
@@ -69,6 +69,8 @@ def dense(
     images = layout.images("x", X, W.shape[rank + 1 :])
     inputs = math.prod(images.shape[1:])
     matrix = W.reshape(math.prod(outputs), inputs)
-    result = images.reshape(len(images), inputs) @ matrix.T
+    dtype = sums(matrix.dtype)
+    rows = images.reshape(len(images), inputs).astype(dtype, copy=False)
+    result = (rows @ matrix.astype(dtype, copy=False).T).astype(matrix.dtype, copy=False)
     result = layout.add_bias(result.reshape(len(images), *outputs), U)
     return layout.restore(result, batch)

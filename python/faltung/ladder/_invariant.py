@@ -7,7 +7,7 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import floats
+from .._arrays import numbers
 from ..functional import conv
 from ._layout import Array, Layout
 from ._offsets import output_sizes
@@ -33,7 +33,7 @@ def invariant(
     Parameters
     ----------
     x : array_like, shape (..., *in), or (..., C, *in) with `channels`
-        Images X, float32 or float64.
+        Images X.
     kernel : array_like, shape (*offsets), or (O, C, *offsets) with `channels`
         V, for every offset that reaches the image: ``2 * in - 1`` of them along an axis, offset 0
         in the middle. In general ``out + in - 1``, as `to_offsets` has them.
@@ -52,7 +52,7 @@ def invariant(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         Shapes that do not fit together, as a kernel that is shorter than the image: it belongs to
         `faltung.conv`, or to `extend`.
@@ -73,7 +73,7 @@ def invariant(
     >>> ladder.invariant(np.array([0.0, 1, 0]), kernel)
     array([4., 3., 2.])
     """
-    X, V, U = floats(x=x, kernel=kernel, bias=bias)
+    X, V, U = numbers(x=x, kernel=kernel, bias=bias)
     layout, shape = Layout.of_kernel("kernel", V.shape, channels)
     batch = layout.batch("x", X.shape)
     images = layout.images("x", X)

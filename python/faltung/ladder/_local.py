@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
-from .._arrays import floats, ints, per_axis
+from .._arrays import conjugate, ints, numbers, per_axis
 from ..functional import IntPerAxis, Padding, PaddingMode
 from ._layout import Array, Layout
 from ._window import Window
@@ -44,7 +44,7 @@ def local(
     Parameters
     ----------
     x : array_like, shape (..., *in), or (..., C, *in) with `channels`
-        Images X, float32 or float64.
+        Images X.
     weight : array_like, shape (*out, *kernel), or (O, *out, C // groups, *kernel) with `channels`
         V: for every output a kernel, whose elements lie together in memory.
     bias : array_like, shape (*out), or (O, *out) with `channels`, optional
@@ -66,7 +66,7 @@ def local(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64, or an argument of the wrong type.
+        A dtype that `faltung.conv` does not take, or an argument of the wrong type.
     ValueError
         Shapes or options that do not fit together, as in `faltung.conv`; a `weight` for other
         positions than the options make; a `delta` larger than the image.
@@ -91,7 +91,7 @@ def local(
     >>> ladder.local(np.array([1.0, 2, 4, 8]), weight, delta=1)
     array([1., 1., 2., 8.])
     """
-    X, W, U = floats(x=x, weight=weight, bias=bias)
+    X, W, U = numbers(x=x, weight=weight, bias=bias)
     layout, shape = Layout.of_weight("weight", W.shape, channels)
     batch = layout.batch("x", X.shape)
     images = layout.images("x", X)
@@ -129,7 +129,7 @@ def local_transpose(
     Parameters
     ----------
     x : array_like, shape (..., *out), or (..., O, *out) with `channels`
-        What `local` would return, float32 or float64.
+        What `local` would return.
     weight : array_like, shape (*out, *kernel), or (O, *out, C // groups, *kernel) with `channels`
         V, the very weight of `local`.
     bias : array_like, shape (*in), or (C, *in) with `channels`, optional
@@ -161,7 +161,7 @@ def local_transpose(
     >>> ladder.local_transpose(np.array([1.0, 10, 100]), weight)
     array([  1.,  32., 540., 600.])
     """
-    X, W, U = floats(x=x, weight=weight, bias=bias)
+    X, W, U = numbers(x=x, weight=weight, bias=bias)
     layout, shape = Layout.of_weight("weight", W.shape, channels)
     rank = layout.rank
     kernel = shape[rank + 2 :]
@@ -225,7 +225,7 @@ def local_input(
     input_size : sequence of int
         The shape of `x` in the call of `local`: (..., *in), or (..., C, *in) with `channels`.
     weight : array_like, shape (*out, *kernel), or (O, *out, C // groups, *kernel) with `channels`
-        V, float32 or float64.
+        V.
     grad_output : array_like, shape (..., *out), or (..., O, *out) with `channels`
         G, the gradient with respect to what `local` returned.
     stride, padding, dilation, groups, delta, padding_mode, channels, threads
@@ -256,7 +256,7 @@ def local_input(
     >>> ladder.local_input((4,), weight, np.array([1.0, 1, 1]))
     array([1., 5., 9., 6.])
     """
-    W, G = floats(weight=weight, grad_output=grad_output)
+    W, G = numbers(weight=weight, grad_output=grad_output)
     layout, shape = Layout.of_weight("weight", W.shape, channels)
     size = ints(input_size)
     batch = layout.batch("input_size", size)
@@ -265,7 +265,7 @@ def local_input(
     window = window.within(delta, shape[layout.rank + 2 :])
     window.check(images, shape, delta)
     gradient = layout.gradient(G, batch, shape)
-    result = window.to_input(images, W.reshape(shape), gradient, threads)
+    result = window.to_input(images, conjugate(W.reshape(shape)), gradient, threads)
     return layout.restore(result, batch)
 
 
@@ -290,7 +290,7 @@ def local_weight(
     Parameters
     ----------
     x : array_like, shape (..., *in), or (..., C, *in) with `channels`
-        X, float32 or float64.
+        X.
     weight_size : sequence of int
         The shape of `weight`: (*out, *kernel), or (O, *out, C // groups, *kernel) with `channels`.
     grad_output : array_like, shape (..., *out), or (..., O, *out) with `channels`
@@ -315,7 +315,7 @@ def local_weight(
     array([[ 1.,  2.],
            [20., 30.]])
     """
-    X, G = floats(x=x, grad_output=grad_output)
+    X, G = numbers(x=x, grad_output=grad_output)
     layout, shape = Layout.of_weight("weight_size", ints(weight_size), channels)
     batch = layout.batch("x", X.shape)
     images = layout.images("x", X)
@@ -323,5 +323,5 @@ def local_weight(
     window = window.within(delta, shape[layout.rank + 2 :])
     window.check(images.shape, shape, delta)
     gradient = layout.gradient(G, batch, shape)
-    result = window.to_weight(images, shape, gradient, threads)
+    result = window.to_weight(conjugate(images), shape, gradient, threads)
     return layout.weight(result)

@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import floats, ints
+from .._arrays import ints, numbers
 from ..functional import IntPerAxis, Padding, PaddingMode, conv, output_shape
 from ._layout import Layout
 
@@ -38,7 +38,7 @@ def as_matrix(
     Parameters
     ----------
     kernel : array_like, shape (*kernel), or (O, C // groups, *kernel) with `channels`
-        The kernel of `faltung.conv`, float32 or float64.
+        The kernel of `faltung.conv`.
     input_shape : int or sequence of int
         The shape of one image: (*in), or (C, *in) with `channels`.
     stride, padding, dilation, groups, padding_mode, flip
@@ -57,7 +57,7 @@ def as_matrix(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64, or an argument of the wrong type.
+        A dtype that `faltung.conv` does not take, or an argument of the wrong type.
     ValueError
         Shapes or options that do not fit together, as in `faltung.conv`.
     ImportError
@@ -78,7 +78,7 @@ def as_matrix(
            [0., 1., 2., 3.],
            [0., 0., 1., 2.]])
     """
-    (V,) = floats(kernel=kernel)
+    (V,) = numbers(kernel=kernel)
     layout, shape = Layout.of_kernel("kernel", V.shape, channels)
     size = ints(input_shape)
     if len(size) != layout.rank + channels:

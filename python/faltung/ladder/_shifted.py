@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from .._arrays import floats
+from .._arrays import numbers
 from ._layout import Array, Layout
 from ._offsets import input_sizes
 from ._window import Window
@@ -57,7 +57,7 @@ def to_offsets(weight: npt.ArrayLike, *, channels: bool = False) -> Array:
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `weight` does not have such axes.
 
@@ -74,7 +74,7 @@ def to_offsets(weight: npt.ArrayLike, *, channels: bool = False) -> Array:
            [0., 4., 5., 6., 0.],
            [7., 8., 9., 0., 0.]])
     """
-    (W,) = floats(weight=weight)
+    (W,) = numbers(weight=weight)
     layout, shape = Layout.of_weight("weight", W.shape, channels)
     W = W.reshape(shape)
     rank = layout.rank
@@ -106,7 +106,7 @@ def from_offsets(offsets_weight: npt.ArrayLike, *, channels: bool = False) -> Ar
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         `offsets_weight` does not have such axes, or fewer offsets than positions.
 
@@ -119,7 +119,7 @@ def from_offsets(offsets_weight: npt.ArrayLike, *, channels: bool = False) -> Ar
            [4., 5., 6.],
            [7., 8., 9.]])
     """
-    (V,) = floats(offsets_weight=offsets_weight)
+    (V,) = numbers(offsets_weight=offsets_weight)
     layout, shape = Layout.of_weight("offsets_weight", V.shape, channels)
     return layout.weight(_by_input(V.reshape(shape), layout.rank).copy())
 
@@ -142,7 +142,7 @@ def shifted(
     Parameters
     ----------
     x : array_like, shape (..., *in), or (..., C, *in) with `channels`
-        Images X, float32 or float64.
+        Images X.
     offsets_weight : array_like, shape (*out, *offsets), or (O, *out, C, *offsets) with `channels`
         V, with ``out + in - 1`` offsets along each axis; see `to_offsets`.
     bias : array_like, shape (*out), or (O, *out) with `channels`, optional
@@ -160,7 +160,7 @@ def shifted(
     Raises
     ------
     TypeError
-        A dtype other than float32 and float64.
+        A dtype that `faltung.conv` does not take.
     ValueError
         Shapes that do not fit together.
 
@@ -175,7 +175,7 @@ def shifted(
     >>> ladder.shifted(x, ladder.to_offsets(weight))
     array([210., 543., 876.])
     """
-    X, V, U = floats(x=x, offsets_weight=offsets_weight, bias=bias)
+    X, V, U = numbers(x=x, offsets_weight=offsets_weight, bias=bias)
     layout, shape = Layout.of_weight("offsets_weight", V.shape, channels)
     rank = layout.rank
     positions = shape[1 : rank + 1]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 from .. import _core
-from .._arrays import ints, per_axis
+from .._arrays import ints, per_axis, sums
 from ..functional import IntPerAxis, Padding, PaddingMode, output_shape
 from ._layout import Array, Shape
 from ._offsets import check_reachable, deltas
@@ -73,23 +73,34 @@ class Window:
 
     def apply(self, images: Array, weight: Array, threads: SupportsIndex | None) -> Array:
         """The sums of a layer that has been checked."""
-        return _core.local(_plain(images), _plain(weight), *self.options(), threads)
+        options = (*self.options(), threads)
+        return _products(lambda x, w: _core.local(x, w, *options), images, weight)
 
     def to_input(
         self, images: Shape, weight: Array, gradient: Array, threads: SupportsIndex | None
     ) -> Array:
-        """Its adjoint, on images of that shape."""
-        weight, gradient = _plain(weight), _plain(gradient)
-        return _core.local_input(images, weight, gradient, *self.options(), threads)
+        """Its transpose, on images of that shape."""
+        options = (*self.options(), threads)
+        return _products(lambda w, g: _core.local_input(images, w, g, *options), weight, gradient)
 
     def to_weight(
         self, images: Array, weight: Shape, gradient: Array, threads: SupportsIndex | None
     ) -> Array:
-        """Its gradient with respect to a weight of that shape."""
-        images, gradient = _plain(images), _plain(gradient)
-        return _core.local_weight(images, weight, gradient, *self.options(), threads)
+        """Its sums over products of images and gradients, for a weight of that shape."""
+        options = (*self.options(), threads)
+        return _products(lambda x, g: _core.local_weight(x, weight, g, *options), images, gradient)
 
 
-def _plain(array: Array) -> Array:
-    """The array as the extension takes it: C order, aligned; without a copy if it is so."""
-    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+def _products(of: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
+    """A sum of products of any numbers of one dtype, by those that the extension knows.
+
+    It takes arrays in C order, aligned, and complex numbers by their parts.
+    """
+    if a.dtype.kind == "c":
+        real = _products(of, a.real, b.real) - _products(of, a.imag, b.imag)
+        result = real.astype(a.dtype)
+        result.imag = _products(of, a.real, b.imag) + _products(of, a.imag, b.real)
+        return result
+    dtype = sums(a.dtype)
+    plain = (np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"]) for array in (a, b))
+    return of(*plain).astype(a.dtype, copy=False)

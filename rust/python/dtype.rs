@@ -1,0 +1,370 @@
+//! Which numbers a call computes with: from the dtypes of its arrays and from `dtype=` and `accumulate=`
+//! to the dtype of its result and that of its sums.
+
+use numpy::npyffi::NPY_TYPES;
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use super::arguments::Any;
+use super::array::{Array, Part};
+use crate::error::Error;
+use crate::geometry::Activation;
+use crate::number::Scalar;
+
+/// What arrays hold: real numbers, or pairs of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Number {
+    pub(super) scalar: Scalar,
+    pub(super) complex: bool,
+}
+
+/// NumPy's number for each dtype that it has itself.
+const DTYPES: [(NPY_TYPES, Number); 14] = {
+    use NPY_TYPES::*;
+    const fn real(scalar: Scalar) -> Number {
+        Number { scalar, complex: false }
+    }
+    const fn complex(scalar: Scalar) -> Number {
+        Number { scalar, complex: true }
+    }
+    [
+        (NPY_FLOAT, real(Scalar::F32)),
+        (NPY_DOUBLE, real(Scalar::F64)),
+        (NPY_UBYTE, real(Scalar::U8)),
+        (NPY_BYTE, real(Scalar::I8)),
+        (NPY_SHORT, real(Scalar::I16)),
+        (NPY_USHORT, real(Scalar::U16)),
+        (NPY_INT, real(Scalar::I32)),
+        (NPY_UINT, real(Scalar::U32)),
+        (NPY_LONGLONG, real(Scalar::I64)),
+        (NPY_ULONGLONG, real(Scalar::U64)),
+        (NPY_BOOL, real(Scalar::Bool)),
+        (NPY_HALF, real(Scalar::F16)),
+        (NPY_CFLOAT, complex(Scalar::F32)),
+        (NPY_CDOUBLE, complex(Scalar::F64)),
+    ]
+};
+
+impl Number {
+    /// What arrays of a dtype hold, if the engine knows it.
+    pub(super) fn of(dtype: &Bound<'_, PyArrayDescr>) -> PyResult<Option<Self>> {
+        let (num, size) = (dtype.num(), dtype.itemsize());
+        let named = |long: NPY_TYPES| num == long as i32;
+        // As long as an int or as a long long, by the platform.
+        let num = match (named(NPY_TYPES::NPY_LONG), named(NPY_TYPES::NPY_ULONG)) {
+            (true, _) if size == 8 => NPY_TYPES::NPY_LONGLONG as i32,
+            (true, _) => NPY_TYPES::NPY_INT as i32,
+            (_, true) if size == 8 => NPY_TYPES::NPY_ULONGLONG as i32,
+            (_, true) => NPY_TYPES::NPY_UINT as i32,
+            _ => num,
+        };
+        let known = DTYPES.iter().find(|(known, _)| num == *known as i32);
+        if let Some(&(_, number)) = known {
+            return Ok(Some(number));
+        }
+        // That of the package ml_dtypes, which NumPy does not have itself.
+        let is_brain = size == 2 && num >= NPY_TYPES::NPY_USERDEF as i32 && {
+            dtype.getattr("name")?.extract::<String>()? == "bfloat16"
+        };
+        Ok(is_brain.then_some(Number { scalar: Scalar::Bf16, complex: false }))
+    }
+
+    /// Its dtype, in this machine's byte order.
+    pub(super) fn dtype<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDescr>> {
+        let name: Bound<'py, PyAny> = match self.scalar {
+            Scalar::Bf16 => py.import("ml_dtypes")?.getattr("bfloat16")?,
+            _ => PyString::new(py, self.name()).into_any(),
+        };
+        PyArrayDescr::new(py, &name)
+    }
+
+    /// The name of its dtype.
+    pub(super) fn name(self) -> &'static str {
+        match (self.scalar, self.complex) {
+            (Scalar::Bool, _) => "bool",
+            (Scalar::I8, _) => "int8",
+            (Scalar::I16, _) => "int16",
+            (Scalar::I32, _) => "int32",
+            (Scalar::I64, _) => "int64",
+            (Scalar::U8, _) => "uint8",
+            (Scalar::U16, _) => "uint16",
+            (Scalar::U32, _) => "uint32",
+            (Scalar::U64, _) => "uint64",
+            (Scalar::F16, _) => "float16",
+            (Scalar::Bf16, _) => "bfloat16",
+            (Scalar::F32, false) => "float32",
+            (Scalar::F64, false) => "float64",
+            (_, true) if self.scalar == Scalar::F32 => "complex64",
+            (_, true) => "complex128",
+        }
+    }
+
+    /// Bytes of one.
+    pub(super) fn size(self) -> usize {
+        self.scalar.size() * if self.complex { 2 } else { 1 }
+    }
+}
+
+/// A float of extended precision, which the engine does not compute with.
+pub(super) fn is_long(dtype: &Bound<'_, PyArrayDescr>) -> bool {
+    let num = dtype.num();
+    num == NPY_TYPES::NPY_LONGDOUBLE as i32 || num == NPY_TYPES::NPY_CLONGDOUBLE as i32
+}
+
+/// What a caller asks for: `dtype=` and `accumulate=`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    result: Option<Number>,
+    sum: Option<Number>,
+}
+
+impl Wanted {
+    pub(super) fn new(dtype: Any<'_, '_>, accumulate: Any<'_, '_>) -> PyResult<Self> {
+        let sum = wanted("accumulate", accumulate)?;
+        if let Some(Number { scalar, .. }) = sum
+            && ![Scalar::I32, Scalar::I64, Scalar::F32, Scalar::F64].contains(&scalar)
+        {
+            let (value, choices) = (sum.map_or("", Number::name).into(), SUMS);
+            return Err(Error::Name { argument: "accumulate", value, choices }.into());
+        }
+        Ok(Wanted { result: wanted("dtype", dtype)?, sum })
+    }
+
+    /// Whether doubles were asked for by name, so that what is wider may be computed in them.
+    pub(super) fn doubles(&self) -> bool {
+        let double = |number: Option<Number>| number.is_some_and(|n| n.scalar == Scalar::F64);
+        double(self.result) || double(self.sum)
+    }
+}
+
+/// What sums may be kept in.
+const SUMS: &str = "None, int32, int64, float32, float64, complex64 or complex128";
+
+/// A dtype argument.
+fn wanted(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<Number>> {
+    if object.is_none() {
+        return Ok(None);
+    }
+    let dtype = PyArrayDescr::new(object.py(), object)?;
+    match Number::of(&dtype)? {
+        Some(number) => Ok(Some(number)),
+        None => Err(Error::WantedDtype { argument, dtype: dtype.str()?.to_string() }.into()),
+    }
+}
+
+/// What sums are kept in, which is the element that the engine computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sums {
+    F32,
+    F64,
+    I32,
+    I64,
+}
+
+/// Calls a function that is generic over the element for what sums are kept in.
+macro_rules! with_element {
+    ($sums:expr, $element:ident => $call:expr) => {
+        with_element!(@each $sums, $element => $call, F32 f32, F64 f64, I32 i32, I64 i64)
+    };
+    (@each $sums:expr, $element:ident => $call:expr, $($variant:ident $type:ident),*) => {
+        match $sums {
+            $(crate::python::dtype::Sums::$variant => {
+                type $element = $type;
+                $call
+            })*
+        }
+    };
+}
+pub(super) use with_element;
+
+/// The numbers of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    /// Of the result.
+    pub(super) result: Number,
+    /// Of its sums, or their real and imaginary parts.
+    pub(super) sums: Sums,
+    /// Whether all operands and the result are integers.
+    pub(super) integers: bool,
+}
+
+impl Numbers {
+    /// Of a call with some arrays, by their names.
+    ///
+    /// The result is what NumPy's `result_type` says, or what is asked for. Integers are summed modulo 2
+    /// to the 32 or, for results of 64 bits, 64, so that every result is exact modulo 2 to its bits; floats
+    /// in the narrowest float that holds all operands, at least a single.
+    pub(super) fn new<'a, 'py: 'a>(
+        arrays: impl IntoIterator<Item = &'a Array<'py>> + Clone,
+        wanted: &Wanted,
+        activation: Activation,
+    ) -> PyResult<Self> {
+        let mut all = arrays.clone().into_iter();
+        let first = all.next().expect("a call has arrays");
+        let natural = if all.all(|array| array.number == first.number) {
+            first.number
+        } else {
+            promoted(first.array.py(), arrays.clone())?
+        };
+        let result = wanted.result.unwrap_or(natural);
+        let complex = arrays.clone().into_iter().any(|array| array.number.complex);
+        if complex && !result.complex {
+            return Err(Error::RealOfComplex { natural: natural.name() }.into());
+        }
+        if result.complex && activation != Activation::None {
+            return Err(Error::ActivationOfComplex { dtype: result.name() }.into());
+        }
+        let integer = |array: &'a Array<'py>| array.number.scalar.is_integer();
+        let from_integers = arrays.clone().into_iter().all(integer);
+        let integers = from_integers && result.scalar.is_integer();
+        let widest =
+            arrays.into_iter().map(|array| array.number.scalar.size()).max().unwrap_or_default();
+        let sums = if let Some(sum) = wanted.sum {
+            let sums = match sum.scalar {
+                Scalar::I32 => Sums::I32,
+                Scalar::I64 => Sums::I64,
+                Scalar::F32 => Sums::F32,
+                _ => Sums::F64,
+            };
+            // A single holds integers of 16 bits.
+            let holds = match sums {
+                Sums::I32 => integers && widest <= 4,
+                Sums::I64 => integers,
+                Sums::F32 if from_integers => widest <= 2,
+                Sums::F32 => natural.scalar != Scalar::F64,
+                Sums::F64 => true,
+            };
+            if !holds {
+                let pass = match (integers, natural.complex) {
+                    (true, _) if widest > 4 => "int64",
+                    (true, _) => "int32",
+                    (_, true) => "complex128",
+                    _ => "float64",
+                };
+                let (given, natural) = (sum.name(), natural.name());
+                return Err(Error::Accumulator { given, natural, pass }.into());
+            }
+            sums
+        } else if integers {
+            let clipped = activation != Activation::None;
+            let bits = match result.scalar {
+                // Whether a sum is 0 is to be seen from all of it.
+                Scalar::Bool => widest,
+                // Bounds want to see what is beyond the last signed integer.
+                Scalar::U32 if clipped => 8,
+                _ if clipped => result.size().max(widest),
+                _ => result.size(),
+            };
+            if bits > 4 { Sums::I64 } else { Sums::I32 }
+        } else {
+            let wide = |number: Number| match number.scalar {
+                Scalar::F64 => true,
+                scalar => scalar.is_integer() && scalar.size() > 2,
+            };
+            let result_is_wide = result.scalar == Scalar::F64;
+            if wide(natural) || result_is_wide { Sums::F64 } else { Sums::F32 }
+        };
+        if integers && result.scalar == Scalar::U64 && matches!(activation, Activation::Clip { .. })
+        {
+            return Err(Error::ClipOfUnsigned.into());
+        }
+        Ok(Numbers { result, sums, integers })
+    }
+
+    /// The activation as sums see it: integers of 64 bits without a sign are never below 0, and are not
+    /// told from negative ones.
+    pub(super) fn activation(&self, activation: Activation) -> Activation {
+        match activation {
+            Activation::Relu if self.integers && self.result.scalar == Scalar::U64 => {
+                Activation::None
+            }
+            other => other,
+        }
+    }
+
+    /// What sums are kept in, as an array would hold it.
+    pub(super) fn sum(&self) -> Number {
+        let scalar = match self.sums {
+            Sums::F32 => Scalar::F32,
+            Sums::F64 => Scalar::F64,
+            Sums::I32 => Scalar::I32,
+            Sums::I64 => Scalar::I64,
+        };
+        Number { scalar, complex: self.result.complex }
+    }
+}
+
+/// The dtype that NumPy combines those of several arrays to.
+fn promoted<'a, 'py: 'a>(
+    py: Python<'py>,
+    arrays: impl IntoIterator<Item = &'a Array<'py>> + Clone,
+) -> PyResult<Number> {
+    let floats = |array: &'a Array<'py>| {
+        !array.number.complex && matches!(array.number.scalar, Scalar::F32 | Scalar::F64)
+    };
+    if arrays.clone().into_iter().all(floats) {
+        return Ok(Number { scalar: Scalar::F64, complex: false });
+    }
+    let dtypes: Vec<_> = arrays.into_iter().map(|array| array.array.dtype()).collect();
+    let dtypes = PyTuple::new(py, dtypes)?;
+    let combined = py.import("numpy")?.call_method1("result_type", dtypes.clone());
+    let combined = combined.map_err(|_| Error::NoCommonDtype { dtypes: dtypes.to_string() })?;
+    let combined = combined.cast_into::<PyArrayDescr>()?;
+    let unknown =
+        || Error::WantedDtype { argument: "the result", dtype: combined.to_string() }.into();
+    Number::of(&combined)?.ok_or_else(unknown)
+}
+
+/// One of the real operations that an operation on complex numbers is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass {
+    /// The part of the first operand.
+    pub(super) first: Part,
+    /// The part of the second operand, and whether it has the other sign.
+    pub(super) second: (Part, bool),
+    /// The part of the result.
+    pub(super) result: Part,
+    /// Whether it is added to what earlier ones have left there.
+    pub(super) adds: bool,
+    /// Whether nothing is summed: the part is that of a sum of real products.
+    pub(super) nothing: bool,
+}
+
+impl Numbers {
+    /// The real operations that a sum of products is, of two operands either of which may be complex; the
+    /// second may be conjugated.
+    pub(super) fn passes(
+        &self,
+        (first, second): (&Array<'_>, &Array<'_>),
+        conjugated: bool,
+    ) -> Vec<Pass> {
+        use Part::{Imaginary, Real};
+        let pass = |first, second, result, negated| Pass {
+            first,
+            second: (second, negated),
+            result,
+            adds: false,
+            nothing: false,
+        };
+        let mut passes = vec![pass(Real, Real, Real, false)];
+        if !self.result.complex {
+            return passes;
+        }
+        if first.number.complex && second.number.complex {
+            passes.push(Pass { adds: true, ..pass(Imaginary, Imaginary, Real, !conjugated) });
+        }
+        let before = passes.len();
+        if second.number.complex {
+            passes.push(pass(Real, Imaginary, Imaginary, conjugated));
+        }
+        if first.number.complex {
+            let adds = second.number.complex;
+            passes.push(Pass { adds, ..pass(Imaginary, Real, Imaginary, false) });
+        }
+        if passes.len() == before {
+            passes.push(Pass { nothing: true, ..pass(Real, Real, Imaginary, false) });
+        }
+        passes
+    }
+}
