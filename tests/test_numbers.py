@@ -461,3 +461,15 @@ def test_dtypes_that_are_no_numbers(position, dtype):
     text = str(caught.value)
     assert text.startswith(f"{position} has dtype "), text
     assert "bool, int8 to int64" in text and f"{position}.astype(numpy.float32)" in text
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "complex64", "bool"])
+def test_explain(dtype):
+    """Integers have the plain sum alone; the text is there for all."""
+    weight = np.ones((8, 8, 21, 21), dtype)
+    found = faltung.explain((1, 8, 96, 96), weight, padding="same")
+    states = {rival["method"]: rival["state"] for rival in found.as_dict()["methods"]}
+    integers = dtype in ("uint8", "int64", "bool")
+    assert (states["direct"] == "chosen") == integers
+    assert (states["separable"] == "impossible") or not integers
+    assert found.as_dict()["dtype"] == dtype and dtype in str(found)

@@ -218,8 +218,10 @@ def _judge(facts: dict[str, Any]) -> None:
 
 
 def _error(rival: dict[str, Any], dtype: str) -> str | None:
-    """Return the bound of a method's error."""
-    unit = np.finfo(dtype).eps / 2
+    """Return the bound of a method's error: of sums, which a narrower result is rounded from."""
+    if dtype.startswith(("int", "uint", "bool")):
+        return "0, modulo 2 to the bits of the result"
+    unit = np.finfo("float64" if dtype in ("float64", "complex128") else "float32").eps / 2
     if rival.get("roundings") is not None:
         k = rival["roundings"]
         bound = f"{k * unit / (1 - k * unit):.2g} * (|bias| + sum |w x|)"
