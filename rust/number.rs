@@ -244,7 +244,12 @@ macro_rules! stored_integer {
             }
             #[inline(always)]
             fn of_f32(value: f32) -> Self {
-                Self::of_f64(f64::from(value))
+                // What fits 32 bits, where vectors have a cast for it; then as a double.
+                if value.abs() < 2_147_483_648.0 {
+                    value as i32 as $type
+                } else {
+                    Self::of_f64(value.into())
+                }
             }
             #[inline(always)]
             fn of_f64(value: f64) -> Self {

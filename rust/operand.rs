@@ -83,6 +83,24 @@ impl<'a, T: Element> Weights<'a, T> {
         }
     }
 
+    /// The largest sum of absolute values of an output's weights, if it is below 2 to the 53.
+    pub fn heaviest(&self, shape: &[usize]) -> Option<u64> {
+        let inner = shape.len() - 1;
+        let mut row = vec![T::default(); shape[inner]];
+        let mut heaviest = 0.0f64;
+        let mut index = vec![0; inner - 1];
+        for output in 0..shape[0] {
+            let mut sum = 0.0;
+            for _ in 0..shape[1..inner].iter().product() {
+                self.read_row(output, index[0], &index[1..], &mut row);
+                sum += row.iter().map(|weight| weight.to_f64().abs()).sum::<f64>();
+                advance(&mut index, &shape[1..inner]);
+            }
+            heaviest = heaviest.max(sum);
+        }
+        (heaviest < 9_007_199_254_740_992.0).then_some(heaviest as u64)
+    }
+
     /// The elements.
     pub fn memory(&self) -> Memory<'_, T> {
         match &self.memory {

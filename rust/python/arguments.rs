@@ -221,6 +221,14 @@ impl Constant {
         Ok(())
     }
 
+    /// Its absolute value, of an integer.
+    pub(super) fn magnitude(&self) -> u64 {
+        match self.real {
+            Value::Integer(value) => u64::try_from(value.unsigned_abs()).unwrap_or(u64::MAX),
+            Value::Float(value) => value.abs() as u64,
+        }
+    }
+
     /// A part of it.
     pub(super) fn part<T: Element>(&self, part: Part) -> T {
         match (part, self.real) {
