@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 Sides = Sequence[tuple[int, int]]
 
 # Characters of the dtypes that the engine computes with.
-ENGINE = frozenset("fd")
+ENGINE = frozenset("?bBhHiIlLqQefdFD")
 
 
 def in_engine(dtype: np.dtype[Any]) -> bool:
@@ -34,6 +34,8 @@ def conv(
     flip: bool = False,
     groups: int = 1,
     method: str = "auto",
+    dtype: np.dtype[Any] | None = None,
+    accumulate: type[Any] | None = None,
     out: Array | None = None,
 ) -> Array:
     """Convolve images of `groups` channels, each with kernels of its own: `faltung.conv`.
@@ -49,63 +51,20 @@ def conv(
         Of `numpy.pad`, for all axes or one an axis.
     value : number
         The constant of the mode "constant".
-    flip, method
-        As in `faltung.conv`.
-    out : ndarray, optional
-        Receives the result; of its dtype, and apart from `x`.
+    flip, method, dtype, accumulate, out
+        As in `faltung.conv`. The last three are only for dtypes of the engine.
 
     Returns
     -------
     ndarray, shape (N, O, *outputs)
-        Of the `numpy.result_type` of `x` and `weight`.
+        Of `dtype`, else the `numpy.result_type` of `x` and `weight`.
     """
     if x.dtype.char in ENGINE and weight.dtype.char in ENGINE:
         return _core.conv(
-            0, x, weight, None, 1, padding, 1, groups, mode, value, flip, None, False, None, None,
-            out, method, None, None,
+            0, x, weight, None, 1, padding, 1, groups, mode, value, flip, None, False, dtype,
+            accumulate, out, method, None, None,
         )  # fmt: skip
-    dtype = np.result_type(x, weight)
-    if dtype.char in "FD":
-        result = _by_parts(x, weight, padding, mode, value, flip, groups, method)
-    else:
-        result = _plain(x, weight, padding, mode, value, flip, groups)
-    if out is None:
-        return result.astype(dtype, copy=False)
-    out[...] = result
-    return out
-
-
-def _by_parts(
-    x: Array,
-    weight: Array,
-    padding: Sides,
-    mode: str | Sequence[str],
-    value: complex,
-    flip: bool,
-    groups: int,
-    method: str,
-) -> Array:
-    """Complex numbers as real ones."""
-    dtype = np.result_type(x, weight)
-    part = np.empty(0, dtype).real.dtype
-
-    def of(a: Array, b: Array, c: float) -> Array:
-        return conv(
-            a.astype(part, copy=False), b.astype(part, copy=False), padding, mode, c,
-            flip=flip, groups=groups, method=method,
-        )  # fmt: skip
-
-    value = complex(value)
-    real = of(x.real, weight.real, value.real)
-    result = np.empty(real.shape, dtype)
-    result.real, result.imag = real, 0
-    if x.dtype.kind == "c" and weight.dtype.kind == "c":
-        result.real -= of(x.imag, weight.imag, value.imag)
-    if x.dtype.kind == "c":
-        result.imag += of(x.imag, weight.real, value.imag)
-    if weight.dtype.kind == "c":
-        result.imag += of(x.real, weight.imag, value.real)
-    return result
+    return _plain(x, weight, padding, mode, value, flip, groups)
 
 
 def _plain(
@@ -132,7 +91,7 @@ def _plain(
         window = tuple(slice(k, k + n) for k, n in zip(tap, size, strict=True))
         factor = weight[(..., *tap)].reshape(groups, -1, *(1,) * rank)
         result = result + x[(slice(None), slice(None), None, *window)] * factor
-    return np.asarray(result).reshape(len(x), -1, *size)
+    return np.asarray(result).reshape(len(x), -1, *size).astype(np.result_type(x, weight))
 
 
 def pad(x: Array, padding: Sides, mode: str | Sequence[str], value: complex) -> Array:

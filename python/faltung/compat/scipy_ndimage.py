@@ -739,20 +739,21 @@ def _sums(
 
     `sparse` says that there are weights of 0, whose taps do not count.
     """
-    image = _wide(image)
-    direct = (
-        array is not None
-        and array.dtype == np.result_type(image, kernel)
-        and not np.may_share_memory(array, image)
-    )
+    total = np.complex128 if "c" in (image.dtype.kind, kernel.dtype.kind) else np.float64
+    direct = array is not None and not np.may_share_memory(array, image)
     out = array[None, None] if array is not None and direct else None
     result: Array = conv(
-        image[None, None], kernel[None, None], padding, mode, cval, flip=flip, out=out
-    )[0, 0]
+        image[None, None], kernel[None, None], padding, mode, cval,
+        flip=flip, dtype=dtype, accumulate=total, out=out,
+    )[0, 0]  # fmt: skip
     # The sum of all is not finite if one of them is not.
-    if sparse and not np.isfinite(result.sum()):
+    if sparse and dtype.kind in "fc" and not np.isfinite(result.sum()):
         _leave_out_zeros(result, image, np.flip(kernel) if flip else kernel, padding, mode, cval)
-    return array if array is not None and direct else _store(result, dtype, array)
+    if array is None:
+        return result
+    if not direct:
+        array[...] = result
+    return array
 
 
 def _leave_out_zeros(

@@ -21,6 +21,7 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from ..explain import explain
 from ._engine import conv, in_engine
 
 __all__ = [
@@ -55,8 +56,9 @@ BOUNDARIES = {
 # Integers up to here are exact in float64, so transforms of float64 can be rounded to the exact
 # sum. One bit is left for the transforms' own error, as in SciPy.
 EXACT = 2**51
-# Products below which integers are summed as they are: looking for their largest takes longer.
-FEW = 1 << 16
+# Products up to which integers are summed as they are, without a look at the largest and at what
+# transforms would cost.
+FEW = 1 << 22
 
 
 def convolve(
@@ -463,7 +465,7 @@ def _convolved(a: Array, b: Array, mode: str, method: str) -> Array:
     padding = _sides(a.shape, b.shape, mode, swapped)
     x, kernel = (b, a) if swapped else (a, b)
     if a.dtype.kind in "iub" and b.dtype.kind in "iub":
-        if method != "direct" and n * k > FEW and _transforms(a, b, mode):
+        if method != "direct" and _transforms(a, b, mode):
             wide = x.astype(float)[None, None], kernel.astype(float)[None, None]
             sums = conv(*wide, padding, flip=True)[0, 0]
             exact: Array = np.rint(sums, out=sums).astype(np.result_type(x, kernel))
@@ -484,23 +486,21 @@ def _convolved(a: Array, b: Array, mode: str, method: str) -> Array:
 
 
 def _transforms(a: Array, b: Array, mode: str) -> bool:
-    """Whether sums of a and b, which may be swapped, are made by transforms."""
-    dtype = np.result_type(a, b)
-    if dtype.kind not in "iufc" or not in_engine(np.result_type(dtype, np.float32)):
-        return False
-    outputs = math.prod(
-        n + k - 1 if mode == "full" else n if mode == "same" else n - k + 1
-        for n, k in zip(a.shape, b.shape, strict=True)
-    )
-    taps = min(a.size, b.size)
-    if a.ndim and taps * min(outputs, a.size + b.size) < FEW:
-        return False
-    if taps < (50 if a.ndim == 1 else 121):
-        return False
-    if dtype.kind in "iu":
+    """Whether the engine would make the sums by transforms, and for integers, could."""
+    swapped = a.size < b.size
+    x, kernel = (b, a) if swapped else (a, b)
+    if a.dtype.kind in "iub" and b.dtype.kind in "iub":
+        if a.dtype.kind == b.dtype.kind == "b" or a.size * b.size <= FEW:
+            return False
         largest = [max(abs(int(array.max())), abs(int(array.min()))) for array in (a, b)]
-        return largest[0] * largest[1] * taps < EXACT
-    return True
+        if largest[0] * largest[1] * kernel.size >= EXACT:
+            return False
+        x, kernel = x.astype(float), kernel.astype(float)
+    if not (in_engine(x.dtype) and in_engine(kernel.dtype)):
+        return False
+    padding = _sides(a.shape, b.shape, mode, swapped)
+    choice = explain(x[None, None], kernel[None, None], padding=padding, flip=True)
+    return bool(choice.as_dict()["method"] == "fft")
 
 
 def _floating(array: Array) -> Array:
