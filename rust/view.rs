@@ -199,6 +199,26 @@ impl<'a> View<'a> {
         self.read_reaching(start, (runs.first, runs.last), &runs.runs, (padding, to));
     }
 
+    /// The same with `cell` neighbouring elements, `step` bytes apart, in place of each of the runs'.
+    pub fn read_cells<T: Element>(
+        &self,
+        start: isize,
+        (runs, cell, step): (&Runs, usize, isize),
+        padding: T,
+        to: &mut [T],
+    ) {
+        for run in &runs.runs {
+            let cells = to[run.to * cell..(run.to + run.len) * cell].chunks_exact_mut(cell);
+            match run.from {
+                Some((at, pace)) => {
+                    let at = |i: usize| start + at + i as isize * pace;
+                    cells.enumerate().for_each(|(i, to)| self.read(at(i), step, to));
+                }
+                None => cells.for_each(|to| to.fill(padding)),
+            }
+        }
+    }
+
     /// Reads runs, the elements of which lie `first` to `last` bytes from `start`, both ends included.
     fn read_reaching<T: Element>(
         &self,

@@ -8,6 +8,7 @@
 mod input;
 mod roles;
 mod split;
+mod windows;
 
 use std::sync::OnceLock;
 
@@ -32,6 +33,7 @@ use input::Input;
 use roles::Roles;
 use split::Split;
 pub(crate) use split::{ITEMS_PER_THREAD, block_lens, nth_block};
+use windows::Windows;
 
 /// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,
 /// the time in which a sleeping helper would just have begun.
@@ -85,6 +87,9 @@ pub fn direct<T: Tiled>(
     }
     let serial = geometry.flops() < SERIAL_FLOPS;
     let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
+    if let Some(windows) = Windows::new(problem, kernels, team.threads)? {
+        return team.share(windows.items(), |turn| windows.work(turn));
+    }
     let roles = Roles::choose(problem, kernels);
     let own = OnceLock::new();
     let packed = match roles {
@@ -130,6 +135,10 @@ pub fn describe<T: Tiled>(
         return Ok(description);
     }
     let threads = if geometry.flops() < SERIAL_FLOPS { 1 } else { threads };
+    if let Some(windows) = Windows::new(problem, kernels, threads)? {
+        let Description { flops, roundings, .. } = description;
+        return Ok(Description { flops, roundings, ..windows.describe(threads) });
+    }
     let roles = Roles::choose(problem, kernels);
     let staged = roles.geometry(geometry);
     let in_place = input::in_place::<T>(&staged, roles, problem.x, kernels.lanes);
@@ -420,7 +429,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let (channels, outputs) = (self.geometry.channels, self.geometry.outputs);
         let (input, start) = self.input.operand(group * channels, &place.block, slab);
         let to = place.block.start(&self.strides);
-        let (row, step) = (store.out.strides()[0], store.step());
+        let (row, step) = (store.out.strides()[0], self.strides[self.strides.len() - 1]);
         let sum = &self.sum;
         if let Some(panels) = &self.panels {
             let columns = &panels.cuts[cut];

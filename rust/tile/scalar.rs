@@ -2,6 +2,7 @@
 //! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
 
 use super::kernel::{Tile, run, table};
+use super::slide::{Slide, slide, slides};
 use super::transpose::plain;
 use super::vector::Vector;
 use super::{Isa, Kernels, Tiled};
@@ -68,11 +69,31 @@ unsafe fn double<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<
     unsafe { run::<Array<f64, 2>, MR, NV, DOT>(tile) }
 }
 
+unsafe fn slide_single<const K: usize, const S: usize, const NV: usize, const CHANNELS: bool>(
+    window: &Slide<'_, f32>,
+) {
+    // SAFETY: as for `single`.
+    unsafe { slide::<Array<f32, 4>, K, S, NV, CHANNELS>(window) }
+}
+
+unsafe fn slide_double<const K: usize, const S: usize, const NV: usize, const CHANNELS: bool>(
+    window: &Slide<'_, f64>,
+) {
+    // SAFETY: as for `single`.
+    unsafe { slide::<Array<f64, 2>, K, S, NV, CHANNELS>(window) }
+}
+
 static SINGLE: Kernels<f32> = Kernels {
     isa: Isa::Scalar,
     lanes: 4,
     table: table!(single, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
     dots: table!(single, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    slides: slides!(
+        slide_single,
+        3 / 1: [1 2 3], 3 / 2: [1 2 3],
+        5 / 1: [1 2 3], 5 / 2: [1 2 3],
+        7 / 1: [1 2 3], 7 / 2: [1 2 3]
+    ),
     transpose: plain,
 };
 
@@ -81,6 +102,12 @@ static DOUBLE: Kernels<f64> = Kernels {
     lanes: 2,
     table: table!(double, false, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
     dots: table!(double, true, 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+    slides: slides!(
+        slide_double,
+        3 / 1: [1 2 3], 3 / 2: [1 2 3],
+        5 / 1: [1 2 3], 5 / 2: [1 2 3],
+        7 / 1: [1 2 3], 7 / 2: [1 2 3]
+    ),
     transpose: plain,
 };
 

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Tile, run, table};
+use super::slide::{Slide, slide, slides};
 use super::transpose::{Matrix, blocks};
 use super::vector::Vector;
 use super::{Isa, Kernels, Tiled};
@@ -107,10 +108,12 @@ vector!(
 );
 
 /// Tables of kernels for one instruction set: every tile that its registers hold without a spill
-/// (rows * columns sums, columns, and one factor).
+/// (rows * columns sums, columns, and one factor), and windows of which they do (sums of each output
+/// that a row belongs to).
 macro_rules! isa {
     ($tables:ident, $isa:expr, $features:literal, $single:ident, $double:ident,
-     $($columns:literal: $rows:tt),*) => {
+     $($columns:literal: $rows:tt),*;
+     $($kernel:literal / $stride:literal: $vectors:tt),*) => {
         mod $tables {
             use super::*;
 
@@ -126,11 +129,24 @@ macro_rules! isa {
                 unsafe { run::<$double, MR, NV, DOT>(tile) }
             }
 
+            #[target_feature(enable = $features)]
+            unsafe fn slide_single<const K: usize, const S: usize, const NV: usize, const CHANNELS: bool>(window: &Slide<'_, f32>) {
+                // SAFETY: as for `single`.
+                unsafe { slide::<$single, K, S, NV, CHANNELS>(window) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn slide_double<const K: usize, const S: usize, const NV: usize, const CHANNELS: bool>(window: &Slide<'_, f64>) {
+                // SAFETY: as for `single`.
+                unsafe { slide::<$double, K, S, NV, CHANNELS>(window) }
+            }
+
             pub static SINGLE: Kernels<f32> = Kernels {
                 isa: $isa,
                 lanes: <$single as Vector>::LANES,
                 table: table!(single, false, $($columns: $rows),*),
                 dots: table!(single, true, $($columns: $rows),*),
+                slides: slides!(slide_single, $($kernel / $stride: $vectors),*),
                 transpose: transpose_single,
             };
             pub static DOUBLE: Kernels<f64> = Kernels {
@@ -138,6 +154,7 @@ macro_rules! isa {
                 lanes: <$double as Vector>::LANES,
                 table: table!(double, false, $($columns: $rows),*),
                 dots: table!(double, true, $($columns: $rows),*),
+                slides: slides!(slide_double, $($kernel / $stride: $vectors),*),
                 transpose: transpose_double,
             };
         }
@@ -153,13 +170,19 @@ isa!(avx512, Isa::Avx512, "avx512f", __m512, __m512d,
     5: [1 2 3 4 5],
     6: [1 2 3 4],
     7: [1 2 3],
-    8: [1 2]);
+    8: [1 2];
+    3 / 1: [1 2 3 4], 3 / 2: [1 2 3 4],
+    5 / 1: [1 2 3 4], 5 / 2: [1 2 3 4],
+    7 / 1: [1 2 3], 7 / 2: [1 2 3 4]);
 // 16 registers.
 isa!(avx2, Isa::Avx2, "avx2,fma", __m256, __m256d,
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
     2: [1 2 3 4 5 6],
     3: [1 2 3],
-    4: [1 2]);
+    4: [1 2];
+    3 / 1: [1 2 3], 3 / 2: [1 2 3 4],
+    5 / 1: [1 2], 5 / 2: [1 2 3],
+    7 / 1: [1], 7 / 2: [1 2]);
 
 /// # Safety
 /// The CPU must have AVX2; as for [`super::transpose::plain`].
