@@ -24,6 +24,10 @@ use crate::view::{Memory, Runs};
 /// Bytes of a slab, so that it stays in the second-level cache beside the rows of the result.
 const SLAB_BYTES: usize = 128 << 10;
 
+/// Bytes of the rows of a block in all channels, where channels are neighbours: a quarter of the second-level
+/// cache, since those of the result lie as far apart.
+const ROWS_BYTES: usize = 512 << 10;
+
 /// Rows that a block has at least where blocks are made smaller for more threads.
 const LEAST_ROWS: usize = 8;
 
@@ -84,7 +88,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
         } else {
             return Ok(None);
         };
-        let lens = lens(geometry, cell * size_of::<T>(), threads);
+        let lens = lens(geometry, (cell, size_of::<T>()), threads);
         let layout = Layout::new(geometry, &lens, cell * size_of::<T>())?;
         let axis = geometry.axes.len() - 2;
         let cells = |at: isize| at * cell as isize;
@@ -286,11 +290,16 @@ impl<'a, T: Tiled> Windows<'a, T> {
 }
 
 /// How many outputs a block has on each axis.
-fn lens(geometry: &Geometry, cell: usize, threads: usize) -> Vec<usize> {
+fn lens(geometry: &Geometry, (cell, element): (usize, usize), threads: usize) -> Vec<usize> {
     let mut plane = geometry.clone();
     let along = plane.axes.len() - 2;
     plane.axes[..along].iter_mut().for_each(|axis| axis.output = 1);
-    let mut lens = block_lens(&plane, SLAB_BYTES / cell);
+    // Cells of the same rows follow one another, which lie among each other in memory.
+    let cells = match cell {
+        1 => SLAB_BYTES / element,
+        _ => (SLAB_BYTES / (cell * element)).min(ROWS_BYTES / (geometry.groups * element)),
+    };
+    let mut lens = block_lens(&plane, cells);
     let planes: usize = geometry.axes[..along].iter().map(|axis| axis.output).product();
     let items = |lens: &[usize]| -> usize {
         let blocks = geometry.axes.iter().zip(lens).skip(along);
