@@ -143,14 +143,17 @@ fn inputs(geometry: &Geometry) -> f64 {
 }
 
 /// The rows that a tile should have of neighbouring outputs rather than of output channels, where
-/// those are few: along the last axis but one, or along a signal, the phases of which are then staged
-/// apart and its results turned.
+/// those are few: along the last axis but one, or along a signal.
 fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
     let last = geometry.axes.len() - 1;
     if geometry.outputs > MOST_OUTPUTS {
         return None;
     }
+    // Of several outputs of a signal, each uses a vector of positions once more without phases.
     let signal = last == 1;
+    if signal && geometry.outputs > 1 {
+        return None;
+    }
     let axis = if signal { last } else { last - 1 };
     let along = &geometry.axes[axis];
     if along.kernel == 1 || along.output == 1 || !along.stride.is_multiple_of(along.dilation) {
@@ -161,13 +164,9 @@ fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
     let outputs = geometry.outputs as f64;
     let (_, cycles) = kernels.choose(geometry.outputs, &[24], (usize::MAX, false));
     let mut best = (None, cycles / 24.0 * along.kernel as f64 * along.output as f64);
-    // Cycles of all results of a channel of the input that are not its sums'.
-    let turned = outputs * TURN / geometry.channels.max(1) as f64;
-    let moves = if signal {
-        along.output as f64 * kernels.lanes as f64 * (STAGE_PHASES + turned)
-    } else {
-        0.0
-    };
+    // Where rows are positions of a signal, its phases are staged apart and the results turned.
+    let moves = (STAGE_PHASES + TURN) * (along.output * kernels.lanes) as f64;
+    let moves = if signal { moves } else { 0.0 };
     for rows in 2..=MOST_RAMP_ROWS.min(along.output) {
         let ramp = Ramp { axis, rows, shift };
         for columns in (1..).take_while(|&columns| kernels.most_rows(columns) >= rows) {
