@@ -39,11 +39,14 @@ use crate::geometry::{Axis, Geometry};
 use crate::memory::with_scratch;
 use crate::parallel::{Stopped, Team, Turn, even_part};
 use crate::slab::{Block, Layout};
-use crate::tile::{ALL_ROWS, CHAIN, Kernels, Segment, Step, Strip, Sum, TileShape, Tiled};
+use crate::tile::{ALL_ROWS, Kernels, Segment, Step, Strip, Sum, TileShape, Tiled};
 use crate::view::{Element, Memory, Run, Runs, View, ViewMut, advance, contiguous};
 
 pub use bias::{Bias, bias};
 use sink::Sink;
+
+/// Positions that are summed in one chain of fused multiply-adds at most.
+const CHAIN: usize = 256;
 
 /// Elements of a slab's plane with [`Form::Outer`]: as many positions, about. The sums depend on it.
 const OUTER_PLANE: usize = 2048;

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Item, Plan, Room, STAGED, Sink, Staged, TAPS, turned};
+use super::{CHAIN, Item, Plan, Room, STAGED, Sink, Staged, TAPS, turned};
 use crate::parallel::{Turn, even_parts};
-use crate::tile::{CHAIN, Contraction, MAX_COLUMNS, Results, Strip, Tiled};
+use crate::tile::{Contraction, MAX_COLUMNS, Results, Strip, Tiled};
 use crate::view::Memory;
 
 impl<T: Tiled> Plan<'_, T> {
