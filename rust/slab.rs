@@ -213,6 +213,18 @@ impl Layout {
         runs
     }
 
+    /// Stages `cell` neighbouring channels from `channel` on into one plane of vectors.
+    pub fn stage_cells<T: Element>(
+        &self,
+        (runs, channel, cell): (&Runs, usize, usize),
+        x: &View<'_>,
+        padding: T,
+        slab: &mut [T],
+    ) {
+        let step = x.strides()[0];
+        x.read_cells(channel as isize * step, (runs, cell, step), padding, slab);
+    }
+
     /// Elements between the parts of neighbouring phases of an axis.
     fn part_pitch(&self, axis: usize) -> usize {
         self.part * self.axes[axis + 1..].iter().map(|a| a.phases.len()).product::<usize>()

@@ -152,6 +152,45 @@ impl<'a> View<'a> {
         self.read_reaching(start, (runs.first, runs.last), &runs.runs, (padding, to));
     }
 
+    /// The same with `cell` neighbouring elements, `step` bytes apart, in place of each of the runs'.
+    pub fn read_cells<T: Element>(
+        &self,
+        start: isize,
+        (runs, cell, step): (&Runs, usize, isize),
+        padding: T,
+        to: &mut [T],
+    ) {
+        let size = size_of::<T>() as isize;
+        let reach = step * (cell as isize - 1);
+        let (low, high) = (start + runs.first + reach.min(0), start + runs.last + reach.max(0));
+        assert!(
+            runs.first > runs.last
+                || (low >= self.span.start && high + self.format.size() as isize <= self.span.end),
+            "run outside of view"
+        );
+        let copied = step == size && self.format == Format::of::<T>();
+        for run in &runs.runs {
+            let cells = to[run.to * cell..(run.to + run.len) * cell].chunks_exact_mut(cell);
+            match run.from {
+                Some((at, pace)) => {
+                    for (i, to) in cells.enumerate() {
+                        let at = start + at + i as isize * pace;
+                        if copied {
+                            // SAFETY: all cells lie within the span that `new` vouches for, as just
+                            // asserted, and `to` is a borrow of other memory.
+                            unsafe {
+                                copy(self.ptr.wrapping_offset(at).cast(), to.as_mut_ptr(), cell)
+                            }
+                        } else {
+                            self.read(at, step, to);
+                        }
+                    }
+                }
+                None => cells.for_each(|to| to.fill(padding)),
+            }
+        }
+    }
+
     /// Reads runs, the elements of which lie `first` to `last` bytes from `start`, both ends included.
     fn read_reaching<T: Element>(
         &self,

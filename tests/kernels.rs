@@ -413,6 +413,27 @@ fn whole_convolutions<T: Planned>() {
     run("neighbouring rows in place", &plain(), &[1, 2, 60, 65], &[2, 2, 17, 20]);
     run("neighbouring rows of slices", &padded, &[1, 1, 9, 40, 43], &[1, 1, 3, 7, 23]);
     run("depthwise", &Spec { groups: 24, ..padded.clone() }, &[1, 24, 55, 57], &[24, 1, 6, 6]);
+    let depthwise = |stride, dilation| Spec {
+        stride: PerAxis::All(stride),
+        dilation: PerAxis::All(dilation),
+        groups: 37,
+        ..padded.clone()
+    };
+    run("windows of 3", &depthwise(1, 1), &[2, 37, 87, 49], &[37, 1, 3, 3]);
+    run("windows of 5, strided", &depthwise(2, 1), &[2, 37, 67, 69], &[74, 1, 5, 5]);
+    run("windows of 7, dilated", &depthwise(1, 2), &[1, 37, 37, 39], &[37, 1, 7, 7]);
+    run("windows, strided and dilated", &depthwise(2, 3), &[3, 37, 67, 69], &[37, 1, 7, 6]);
+    for (stride, dilation) in [(1, 1), (2, 1), (1, 2), (3, 3)] {
+        let spec = Spec { channels_last: true, ..depthwise(stride, dilation) };
+        let side = 46 * stride as usize;
+        let mut convolution = Convolution::random(&spec, &[1, side, side, 37], &[37, 1, 5, 7]);
+        convolution.bias = Random(8).floats(37);
+        check::<T>("windows of channels", &convolution);
+    }
+    run("phases of a signal", &plain(), &[1, 1, 40_007], &[1, 1, 73]);
+    run("phases of signals", &Spec { groups: 5, ..padded.clone() }, &[2, 5, 8_003], &[5, 1, 61]);
+    let strided = Spec { stride: PerAxis::All(2), ..padded.clone() };
+    run("phases, strided", &strided, &[1, 3, 39_001], &[1, 3, 50]);
     run("three axes", &padded, &[1, 4, 8, 11, 13], &[23, 4, 3, 3, 3]);
     let odd = Spec {
         stride: PerAxis::Each(vec![2, 3]),

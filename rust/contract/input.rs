@@ -158,6 +158,9 @@ pub(super) fn in_place<'a, T: Tiled>(
 ) -> Option<InPlace<'a, T>> {
     let size = size_of::<T>() as isize;
     let vectors = roles != Roles::Positions;
+    if roles.ramp().is_some_and(|ramp| ramp.axis + 1 == geometry.axes.len()) {
+        return None; // positions of a vector are not neighbours
+    }
     let mut dense = size;
     for (i, axis) in geometry.axes.iter().enumerate().skip(1).rev() {
         let rows = roles.ramp().map_or(1, |ramp| if ramp.axis == i { ramp.rows } else { 1 });

@@ -8,6 +8,7 @@
 mod input;
 mod roles;
 mod split;
+mod windows;
 
 use std::sync::OnceLock;
 
@@ -33,6 +34,7 @@ use input::Input;
 use roles::Roles;
 use split::Split;
 pub(crate) use split::{ITEMS_PER_THREAD, block_lens, nth_block};
+use windows::Windows;
 
 /// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,
 /// the time in which a sleeping helper would just have begun.
@@ -60,17 +62,21 @@ pub struct Problem<'a, T> {
 
 /// Nanoseconds that a multiply-add of float32 takes on one thread of the nominal machine of
 /// [`plan`](crate::plan), as measured on a Sapphire Rapids core: with many output channels to a group
-/// (205 GFLOP/s), with tiles of neighbouring outputs (140), and where neither is to be had (75).
+/// (205 GFLOP/s), with tiles of neighbouring outputs (140), and where neither is to be had (75). A signal
+/// by its phases runs as many output channels do, but its staging and turning take a nanosecond a result.
 const MANY_OUTPUTS: f64 = 2.0 / 205.0;
 const NEIGHBOURS: f64 = 2.0 / 140.0;
 const LONE_ROWS: f64 = 2.0 / 75.0;
+const TURNED: f64 = 1.0;
 
 /// The predicted time of a convolution of elements of some bytes.
 pub fn offer(geometry: &Geometry, element: usize) -> Cost {
-    let [.., along, _] = geometry.axes.as_slice() else { return Cost::default() };
+    let [.., along, row] = geometry.axes.as_slice() else { return Cost::default() };
+    let signal = geometry.axes.len() == 2 && row.stride.is_multiple_of(row.dilation);
     let product = match geometry.outputs {
         8.. => MANY_OUTPUTS,
         _ if geometry.axes.len() > 2 && along.kernel > 1 => NEIGHBOURS,
+        1 if signal => LONE_ROWS.min(MANY_OUTPUTS + TURNED / row.kernel as f64),
         // Each output channel more uses a vector of positions once more.
         few => (LONE_ROWS / few as f64).max(MANY_OUTPUTS),
     };
@@ -90,6 +96,9 @@ pub fn direct<T: Tiled>(
     }
     let serial = geometry.flops() < SERIAL_FLOPS;
     let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
+    if let Some(windows) = Windows::new(problem, kernels, team.threads)? {
+        return team.share(windows.items(), |turn| windows.work(turn));
+    }
     let roles = Roles::choose(problem, kernels);
     let own = OnceLock::new();
     let packed = match roles {
@@ -135,6 +144,10 @@ pub fn describe<T: Tiled>(
         return Ok(description);
     }
     let threads = if geometry.flops() < SERIAL_FLOPS { 1 } else { threads };
+    if let Some(windows) = Windows::new(problem, kernels, threads)? {
+        let Description { flops, roundings, .. } = description;
+        return Ok(Description { flops, roundings, ..windows.describe(threads) });
+    }
     let roles = Roles::choose(problem, kernels);
     let staged = roles.geometry(geometry);
     let in_place = input::in_place::<T>(&staged, roles, problem.x, kernels.lanes);
@@ -438,7 +451,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let (channels, outputs) = (self.geometry.channels, self.geometry.outputs);
         let (input, start) = self.input.operand(group * channels, &place.block, slab);
         let to = place.block.start(&self.strides);
-        let (row, step) = (store.out.strides()[0], store.step());
+        let (row, step) = (store.out.strides()[0], self.strides[self.strides.len() - 1]);
         let sum = &self.sum;
         if let Some(panels) = &self.panels {
             let columns = &panels.cuts[cut];

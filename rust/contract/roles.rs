@@ -3,6 +3,7 @@
 //! All give the same bits, so the choice may look at the machine: it is by an estimate of cycles.
 
 use super::Problem;
+use super::windows::MOST_OUTPUTS;
 use crate::geometry::{Axis, Geometry};
 use crate::operand::Ramp;
 use crate::tile::{Kernels, MOST_RAMP_ROWS, TileShape, Tiled};
@@ -142,13 +143,18 @@ fn inputs(geometry: &Geometry) -> f64 {
 }
 
 /// The rows that a tile should have of neighbouring outputs rather than of output channels, where
-/// those are few.
+/// those are few: along the last axis but one, or along a signal.
 fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
     let last = geometry.axes.len() - 1;
-    if geometry.outputs > 7 || last < 2 {
+    if geometry.outputs > MOST_OUTPUTS {
         return None;
     }
-    let axis = last - 1;
+    // Of several outputs of a signal, each uses a vector of positions once more without phases.
+    let signal = last == 1;
+    if signal && geometry.outputs > 1 {
+        return None;
+    }
+    let axis = if signal { last } else { last - 1 };
     let along = &geometry.axes[axis];
     if along.kernel == 1 || along.output == 1 || !along.stride.is_multiple_of(along.dilation) {
         return None;
@@ -158,11 +164,14 @@ fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
     let outputs = geometry.outputs as f64;
     let (_, cycles) = kernels.choose(geometry.outputs, &[24], (usize::MAX, false));
     let mut best = (None, cycles / 24.0 * along.kernel as f64 * along.output as f64);
+    // Where rows are positions of a signal, its phases are staged apart and the results turned.
+    let moves = (STAGE_PHASES + TURN) * (along.output * kernels.lanes) as f64;
+    let moves = if signal { moves } else { 0.0 };
     for rows in 2..=MOST_RAMP_ROWS.min(along.output) {
         let ramp = Ramp { axis, rows, shift };
         for columns in (1..).take_while(|&columns| kernels.most_rows(columns) >= rows) {
             let tile = ramp_cycles(kernels, &ramp, along.kernel, columns) / columns as f64;
-            let cycles = outputs * tile * along.output.div_ceil(rows) as f64;
+            let cycles = outputs * tile * along.output.div_ceil(rows) as f64 + moves;
             if cycles < best.1 {
                 best = (Some(ramp), cycles);
             }

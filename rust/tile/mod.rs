@@ -6,6 +6,7 @@
 mod contraction;
 mod kernel;
 mod scalar;
+mod slide;
 mod sum;
 mod transpose;
 mod vector;
@@ -19,6 +20,7 @@ pub(crate) use vector::Vector;
 
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
+pub use slide::{MOST_STRIDE, Slide, Slides, Sliding};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 
 use crate::error::Error;
@@ -89,6 +91,8 @@ pub struct Kernels<T: 'static> {
     table: &'static [&'static [Kernel<T>]],
     /// The same tiles with products of vectors, lane by lane.
     dots: &'static [&'static [Kernel<T>]],
+    /// Windows that slide down a plane.
+    slides: &'static [Slides<T>],
     transpose: transpose::Transpose<T>,
 }
 
@@ -237,6 +241,11 @@ impl<T: Tiled> Kernels<T> {
         let matrix = transpose::Matrix { from, pitch, rows, columns, to: to.as_mut_ptr(), row };
         // SAFETY: `at` and the assertion checked every address; as for `transpose`.
         unsafe { (self.transpose)(&matrix) }
+    }
+
+    /// The functions for windows of `kernel` rows that are `stride` apart.
+    pub fn slides(&self, kernel: usize, stride: usize) -> Option<&'static Slides<T>> {
+        self.slides.iter().find(|slides| (slides.kernel, slides.stride) == (kernel, stride))
     }
 
     /// The largest tiles, as (rows, elements of columns).

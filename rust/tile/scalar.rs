@@ -2,6 +2,7 @@
 //! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
 
 use super::kernel::{Tile, run, table};
+use super::slide::{Slide, slide, slides};
 use super::transpose::plain;
 use super::vector::Vector;
 use super::{Isa, Kernels, Tables};
@@ -67,6 +68,12 @@ macro_rules! portable {
             // SAFETY: the caller vouches for the tile; arrays need no instructions.
             unsafe { run::<Array<$element, $lanes>, MR, NV, DOT>(tile) }
         }
+        unsafe fn window<const K: usize, const S: usize, const NV: usize, const CHANNELS: bool>(
+            window: &Slide<'_, $element>,
+        ) {
+            // SAFETY: as for tiles.
+            unsafe { slide::<Array<$element, $lanes>, K, S, NV, CHANNELS>(window) }
+        }
         Kernels {
             isa: Isa::Scalar,
             lanes: $lanes,
@@ -74,6 +81,10 @@ macro_rules! portable {
                 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
             dots: table!($function, true,
                 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+            slides: slides!(window,
+                3 / 1: [1 2 3], 3 / 2: [1 2 3],
+                5 / 1: [1 2 3], 5 / 2: [1 2 3],
+                7 / 1: [1 2 3], 7 / 2: [1 2 3]),
             transpose: plain,
         }
     }};

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Tile, run, table};
+use super::slide::{Slide, slide, slides};
 use super::transpose::{Matrix, blocks};
 use super::vector::Vector;
 use super::{Isa, Kernels, Tables};
@@ -111,29 +112,43 @@ vector!(
 );
 
 /// Tables of kernels for one instruction set: every tile that its registers hold without a spill
-/// (rows * columns sums, columns, and one factor).
+/// (rows * columns sums, columns, and one factor), and windows of which they do (sums of each output
+/// that a row belongs to).
 macro_rules! isa {
     ($tables:ident, $isa:expr, $features:literal,
-     [$single:ident $double:ident $int:ident $long:ident], $($columns:literal: $rows:tt),*) => {
+     [$single:ident $double:ident $int:ident $long:ident],
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt),*) => {
         static $tables: Tables = Tables {
-            single: isa!(@one $isa, $features, f32, $single, transpose_single, $($columns: $rows),*),
-            double: isa!(@one $isa, $features, f64, $double, transpose_double, $($columns: $rows),*),
-            int: isa!(@one $isa, $features, i32, $int, transpose_int, $($columns: $rows),*),
-            long: isa!(@one $isa, $features, i64, $long, transpose_long, $($columns: $rows),*),
+            single: isa!(@one $isa, $features, f32, $single, transpose_single,
+                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+            double: isa!(@one $isa, $features, f64, $double, transpose_double,
+                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+            int: isa!(@one $isa, $features, i32, $int, transpose_int,
+                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+            long: isa!(@one $isa, $features, i64, $long, transpose_long,
+                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
         };
     };
     (@one $isa:expr, $features:literal, $element:ident, $vector:ident, $transpose:ident,
-     $($columns:literal: $rows:tt),*) => {{
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt),*) => {{
         #[target_feature(enable = $features)]
         unsafe fn tile<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, $element>) {
             // SAFETY: the caller vouches for the tile; this function's features are the vector's.
             unsafe { run::<$vector, MR, NV, DOT>(tile) }
+        }
+        #[target_feature(enable = $features)]
+        unsafe fn window<const K: usize, const S: usize, const NV: usize, const CHANNELS: bool>(
+            window: &Slide<'_, $element>,
+        ) {
+            // SAFETY: as for tiles.
+            unsafe { slide::<$vector, K, S, NV, CHANNELS>(window) }
         }
         Kernels {
             isa: $isa,
             lanes: <$vector as Vector>::LANES,
             table: table!(tile, false, $($columns: $rows),*),
             dots: table!(tile, true, $($columns: $rows),*),
+            slides: slides!(window, $($kernel / $stride: $vectors),*),
             transpose: $transpose,
         }
     }};
@@ -148,13 +163,19 @@ isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d 
     5: [1 2 3 4 5],
     6: [1 2 3 4],
     7: [1 2 3],
-    8: [1 2]);
+    8: [1 2];
+    3 / 1: [1 2 3 4], 3 / 2: [1 2 3 4],
+    5 / 1: [1 2 3 4], 5 / 2: [1 2 3 4],
+    7 / 1: [1 2 3], 7 / 2: [1 2 3 4]);
 // 16 registers.
 isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
     2: [1 2 3 4 5 6],
     3: [1 2 3],
-    4: [1 2]);
+    4: [1 2];
+    3 / 1: [1 2 3], 3 / 2: [1 2 3 4],
+    5 / 1: [1 2], 5 / 2: [1 2 3],
+    7 / 1: [1], 7 / 2: [1 2]);
 
 /// # Safety
 /// The CPU must have AVX2; as for [`super::transpose::plain`].

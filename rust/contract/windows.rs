@@ -1,0 +1,317 @@
+//! Depthwise convolution with small kernels: windows that slide down a plane.
+//!
+//! A plane of a channel, or as many rows of it as a slab in the second-level cache holds, is staged
+//! and each of the group's output channels computed from it, one strip of a few vectors after the
+//! other from the top down: see [`Slide`]. So memory is read once and written once, in order.
+//!
+//! Vectors are of positions, where those are neighbours in the result: the last one of a row ends where
+//! the row ends and repeats some of the one before it, so that all go to the result as they are. Where
+//! channels are neighbours, vectors are of channels, and so is each element of the slab.
+
+use super::Problem;
+use super::split::{ITEMS_PER_THREAD, block_lens, nth_block};
+use crate::error::Error;
+use crate::explain::Description;
+use crate::geometry::Geometry;
+use crate::memory::with_scratch;
+use crate::parallel::{Turn, even_parts};
+use crate::slab::{Block, Layout};
+use crate::tile::{
+    Bias, CHAIN, Column, Finish, Kernels, MOST_STRIDE, Slide, Slides, Sliding, Tiled,
+};
+use crate::view::{Memory, Runs};
+
+/// Bytes of a slab, so that it stays in the second-level cache beside the rows of the result.
+const SLAB_BYTES: usize = 128 << 10;
+
+/// Bytes of the rows of a block in all channels, where channels are neighbours: a quarter of the second-level
+/// cache, since those of the result lie as far apart.
+const ROWS_BYTES: usize = 512 << 10;
+
+/// Rows that a block has at least where blocks are made smaller for more threads.
+const LEAST_ROWS: usize = 8;
+
+/// Most output channels to a group: with more, tiles that have them as rows read their input once for all.
+pub(super) const MOST_OUTPUTS: usize = 7;
+
+/// Most vectors of a strip.
+const MOST_VECTORS: usize = 4;
+
+/// A depthwise convolution, as all threads share it.
+pub(super) struct Windows<'a, T: Tiled> {
+    problem: &'a Problem<'a, T>,
+    kernels: &'a Kernels<T>,
+    slides: &'static Slides<T>,
+    /// Of a plane of cells.
+    layout: Layout,
+    /// Elements of a cell: one, or a vector of channels.
+    cell: usize,
+    /// Blocks on each axis.
+    blocks: Vec<usize>,
+    /// Elements between neighbouring rows of outputs.
+    pitch: isize,
+    /// Rows of outputs that are computed apart, since no input row belongs to windows of two of them.
+    phases: usize,
+    /// Where the taps of the first column of a kernel lie, and those of its first row.
+    rows: Vec<isize>,
+    taps: Vec<isize>,
+}
+
+impl<'a, T: Tiled> Windows<'a, T> {
+    /// Of a problem, if it is one of those for which there are functions.
+    pub fn new(
+        problem: &'a Problem<'a, T>,
+        kernels: &'a Kernels<T>,
+        threads: usize,
+    ) -> Result<Option<Self>, Error> {
+        let Problem { geometry, store, .. } = problem;
+        let (lanes, size) = (kernels.lanes, size_of::<T>() as isize);
+        let [outer @ .., along, row] = geometry.axes.as_slice() else { return Ok(None) };
+        let step = gcd(along.stride, along.dilation);
+        let (stride, phases) = (along.stride / step, along.dilation / step);
+        let Some(slides) = kernels.slides(along.kernel, stride) else { return Ok(None) };
+        let small = geometry.channels == 1
+            && (1..=MOST_OUTPUTS).contains(&geometry.outputs)
+            && !outer.is_empty()
+            && outer.iter().all(|axis| axis.kernel == 1)
+            && along.kernel.saturating_mul(row.kernel) <= CHAIN;
+        if !small || store.accumulate {
+            return Ok(None);
+        }
+        let cell = if store.step() == size && row.output >= lanes {
+            1
+        } else if store.out.strides()[0] == size
+            && geometry.outputs == 1
+            && geometry.groups >= lanes
+        {
+            lanes
+        } else {
+            return Ok(None);
+        };
+        let lens = lens(geometry, (cell, size_of::<T>()), threads);
+        let layout = Layout::new(geometry, &lens, cell * size_of::<T>())?;
+        let axis = geometry.axes.len() - 2;
+        let cells = |at: isize| at * cell as isize;
+        let pitch = cells(layout.pitches()[axis]);
+        let mut offsets = layout.offsets()?;
+        let mut of_axis = |axis| offsets.swap_remove(axis).into_iter().map(cells).collect();
+        let (taps, rows): (Vec<isize>, Vec<isize>) = (of_axis(axis + 1), of_axis(axis));
+        // Rows that no window reads may be left out between those that some do.
+        let even = |(y, &at): (usize, &isize)| {
+            at == rows[y % stride] + (y / stride * phases) as isize * pitch
+        };
+        if !rows.iter().enumerate().all(even) {
+            return Ok(None);
+        }
+        let blocks = geometry.axes.iter().zip(&lens).map(|(a, &len)| a.output.div_ceil(len));
+        let blocks = blocks.collect();
+        Ok(Some(Windows {
+            problem,
+            kernels,
+            slides,
+            layout,
+            cell,
+            blocks,
+            pitch,
+            phases,
+            rows,
+            taps,
+        }))
+    }
+
+    /// How the convolution is computed.
+    pub fn describe(&self, threads: usize) -> Description {
+        let blocks = self.problem.geometry.axes.iter().zip(&self.blocks);
+        let (lanes, columns) = (self.kernels.lanes, self.columns().len());
+        let vectors = if self.cell == 1 { "positions" } else { "channels" };
+        Description {
+            workspace: self.scratch() * threads * size_of::<T>(),
+            tile: Some((self.rows.len().div_ceil(self.slides.stride), columns * lanes)),
+            roles: Some(("neighbouring outputs", vectors)),
+            block: blocks.map(|(axis, &n)| axis.output.div_ceil(n)).collect(),
+            ..Description::default()
+        }
+    }
+
+    /// The functions for 1, 2, 3... vectors.
+    fn columns(&self) -> &'static [Sliding<T>] {
+        let Slides { positions, channels, .. } = self.slides;
+        if self.cell == 1 { positions } else { channels }
+    }
+
+    /// Elements of a slab and of weights, which each thread needs.
+    fn scratch(&self) -> usize {
+        self.cell * (self.layout.size(1, self.kernels.lanes) + CHAIN)
+    }
+
+    /// A group of a block each, or as many as a cell holds. The last one may hold more.
+    pub fn items(&self) -> usize {
+        self.cells() * self.blocks.iter().product::<usize>()
+    }
+
+    fn cells(&self) -> usize {
+        self.problem.geometry.groups / self.cell
+    }
+
+    /// One thread's part: takes items until there are none.
+    pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
+        let Problem { geometry, x, .. } = self.problem;
+        with_scratch(self.scratch(), |scratch: &mut [T]| {
+            let (weights, slab) = scratch.split_at_mut(CHAIN * self.cell);
+            let (mut block, mut runs) = (Block::default(), Runs::default());
+            while let Some(item) = turn.next() {
+                let (part, cell) = (item / self.cells(), item % self.cells());
+                let (_, next) = nth_block(geometry, &self.blocks, part);
+                if next != block {
+                    runs = self.layout.runs(&next, &x.strides()[1..]);
+                    block = next;
+                }
+                let group = cell * self.cell;
+                let mut done = self.group(group, (&block, &runs), (weights, slab));
+                // Groups that fill no cell of their own are in one that begins earlier.
+                let last = geometry.groups - self.cell;
+                if cell + 1 == self.cells() && group < last {
+                    done += self.group(last, (&block, &runs), (weights, slab));
+                }
+                if !turn.goes_on(done) {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Stages and computes a group, or those of a cell. Returns how many vector operations it took.
+    fn group(
+        &self,
+        group: usize,
+        (block, runs): (&Block, &Runs),
+        (weights, slab): (&mut [T], &mut [T]),
+    ) -> usize {
+        let Problem { geometry, x, padding, .. } = self.problem;
+        if self.cell == 1 {
+            self.layout.stage((runs, group..group + 1), x, *padding, slab);
+        } else {
+            self.layout.stage_cells((runs, group, self.cell), x, *padding, slab);
+        }
+        let outputs = group * geometry.outputs..(group + 1) * geometry.outputs;
+        let output = |output| {
+            self.read_weights(output, weights);
+            self.output(output, block, (weights, slab))
+        };
+        outputs.map(output).sum()
+    }
+
+    /// The weights of an output channel or of a cell of them, column by column.
+    fn read_weights(&self, output: usize, to: &mut [T]) {
+        let (width, height) = (self.taps.len(), self.rows.len());
+        // Along the axes of the kernel before these two there is one tap.
+        let mut index = vec![0; self.blocks.len() - 2];
+        let mut row = [T::default(); CHAIN];
+        for y in 0..height {
+            *index.last_mut().expect("windows have rows") = y;
+            for lane in 0..self.cell {
+                self.problem.weights.read_row(output + lane, 0, &index, &mut row[..width]);
+                for (x, &weight) in row[..width].iter().enumerate() {
+                    to[(x * height + y) * self.cell + lane] = weight;
+                }
+            }
+        }
+    }
+
+    /// Computes an output channel of a block from its slab, or those of a cell.
+    fn output(&self, output: usize, block: &Block, (weights, slab): (&[T], &[T])) -> usize {
+        let store = self.problem.store;
+        let (lanes, size) = (self.kernels.lanes, size_of::<T>() as isize);
+        let [.., height, width] = block.0.as_slice() else { unreachable!("windows have rows") };
+        let [channel, ref between @ ..] = *store.out.strides() else { unreachable!("see above") };
+        let [.., row, column] = *between else { unreachable!("see above") };
+        let to = output as isize * channel + block.start(between);
+        let (row_out, row_in) = (row * self.phases as isize, self.pitch * self.phases as isize);
+        let reach = |offsets: &[isize]| *offsets.iter().max().expect("kernels have taps");
+        let window = reach(&self.rows) + reach(&self.taps) + lanes as isize - 1;
+        let mut rows = [0; MOST_STRIDE];
+        rows.iter_mut().zip(&self.rows).for_each(|(to, from)| *to = *from);
+        // Positions from one vector to the next, and the last that one may start at.
+        let (pace, last) =
+            if self.cell == 1 { (lanes, width.len() - lanes) } else { (1, width.len()) };
+        let table = self.columns();
+        let vectors = width.len().div_ceil(pace);
+        for strip in even_parts(0..vectors, table.len().min(MOST_VECTORS)) {
+            let mut list = [Column::default(); MOST_VECTORS];
+            let columns = &mut list[..strip.len()];
+            for (place, v) in columns.iter_mut().zip(strip) {
+                let at = (v * pace).min(last) as isize;
+                *place = Column { from: at * self.cell as isize, to: at * column };
+            }
+            let ends = [columns[0].to, columns[columns.len() - 1].to];
+            let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]) + lanes as isize * size);
+            for phase in 0..self.phases.min(height.len()) {
+                let outputs = (height.len() - phase).div_ceil(self.phases);
+                let last = (outputs - 1) as isize;
+                let first = phase as isize * self.pitch;
+                let reach = last * row_in + columns[columns.len() - 1].from + window;
+                let from = Memory::of(slab).at(first, 0, reach);
+                let below = last * row_out;
+                let first = to + phase as isize * row;
+                let out = store.out.at(first, low + below.min(0), high + below.max(0));
+                let slide = Slide {
+                    b: from,
+                    rows,
+                    pitch: row_in,
+                    taps: &self.taps,
+                    weights,
+                    columns,
+                    outputs,
+                    out,
+                    out_row: row_out,
+                    finish: self.finish(output),
+                };
+                // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; offsets
+                // of a layout are not negative, so the first `at` checked every address that is read, and
+                // the second every one that is written, by this thread alone, since each item has results
+                // of its own; `read_weights` read weights for all taps.
+                unsafe { table[columns.len() - 1](&slide) }
+            }
+        }
+        vectors * height.len() * self.rows.len() * self.taps.len()
+    }
+
+    /// What is done to the sums of an output channel, or of a cell of them.
+    fn finish(&self, output: usize) -> Finish<T> {
+        let store = self.problem.store;
+        match store.bias {
+            bias if self.cell > 1 && !bias.is_empty() => {
+                let bias = &bias[output..output + self.cell];
+                Finish { bias: Bias::Lanes(bias.as_ptr()), clip: store.clip() }
+            }
+            _ => store.finish(output, 1, false),
+        }
+    }
+}
+
+/// How many outputs a block has on each axis.
+fn lens(geometry: &Geometry, (cell, element): (usize, usize), threads: usize) -> Vec<usize> {
+    let mut plane = geometry.clone();
+    let along = plane.axes.len() - 2;
+    plane.axes[..along].iter_mut().for_each(|axis| axis.output = 1);
+    // Cells of the same rows follow one another, which lie among each other in memory.
+    let cells = match cell {
+        1 => SLAB_BYTES / element,
+        _ => (SLAB_BYTES / (cell * element)).min(ROWS_BYTES / (geometry.groups * element)),
+    };
+    let mut lens = block_lens(&plane, cells);
+    let planes: usize = geometry.axes[..along].iter().map(|axis| axis.output).product();
+    let items = |lens: &[usize]| -> usize {
+        let blocks = geometry.axes.iter().zip(lens).skip(along);
+        blocks.map(|(a, &len)| a.output.div_ceil(len)).product::<usize>() * planes * geometry.groups
+    };
+    while threads > 1 && items(&lens) < ITEMS_PER_THREAD * threads && lens[along] > LEAST_ROWS {
+        lens[along] = lens[along].div_ceil(2);
+    }
+    lens
+}
+
+/// The greatest number that divides both.
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
