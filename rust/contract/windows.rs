@@ -75,7 +75,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
             && !outer.is_empty()
             && outer.iter().all(|axis| axis.kernel == 1)
             && along.kernel.saturating_mul(row.kernel) <= CHAIN;
-        if !small || store.accumulate {
+        if !small || !store.is_direct() {
             return Ok(None);
         }
         let cell = if store.step() == size && row.output >= lanes {
