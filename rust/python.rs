@@ -178,11 +178,8 @@ impl<'py> Call<'py> {
         let bias = bias.iter().map(|number| number.unsigned_abs()).max().unwrap_or(0);
         let largest = (1u64 << (8 * size)).max(self.padding.magnitude());
         let bound = largest.saturating_mul(heaviest).saturating_add(bias);
-        match bound {
-            0..=0x100_0000 => Some(Sums::F32),
-            ..=0x20_0000_0000_0000 => Some(Sums::F64),
-            _ => None,
-        }
+        let holds = |mantissa: u32| bound <= 1 << mantissa;
+        holds(24).then_some(Sums::F32).or(holds(53).then_some(Sums::F64))
     }
 }
 

@@ -301,3 +301,38 @@ def test_gradients_of_inputs(stride):
     options: dict[str, Any] = {"stride": stride, "padding": 1}
     wanted = faltung.conv_transpose2d(g, weight, **options, method="direct")
     assert (faltung.conv_transpose2d(g, weight, **options, method="winograd") == wanted).all()
+
+
+# Numbers of one size; a wave; numbers that are nearly alike; numbers of very different sizes.
+INPUTS = {
+    "random": lambda rng, shape: rng.standard_normal(shape),
+    "smooth": lambda rng, shape: np.sin(np.arange(np.prod(shape)).reshape(shape) / 9),
+    "large mean": lambda rng, shape: 1000 + rng.standard_normal(shape),
+    "wide range": lambda rng, shape: rng.standard_normal(shape) * 10 ** rng.uniform(-6, 6, shape),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("channels", [1, 30, 300])
+def test_error_bound(kind, channels):
+    """The one that `explain` states: gamma(k) growth sum |w|_1 max |x| over a tile."""
+    rng = np.random.default_rng(channels)
+    x = INPUTS[kind](rng, (1, channels, 22, 25)).astype(np.float32)
+    weight = rng.standard_normal((9, channels, 3, 3)).astype(np.float32)
+    found = faltung.conv2d(x, weight, method="winograd")
+    exact = faltung.conv2d(x.astype(float), weight.astype(float), method="direct")
+    facts = faltung.explain(x, weight).as_dict()["methods"]
+    (tiles,) = (method for method in facts if method["method"] == "winograd")
+    k = tiles["roundings"] * 2.0**-24
+    # A tile's windows begin at an output or one before it.
+    windows = np.pad(np.abs(x[0].astype(float)), ((0, 0), (1, 2), (1, 2)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(windows, (5, 5), axis=(1, 2))
+    largest = windows.max((-2, -1))[:, :20, :23]
+    sizes = np.einsum("oc,chw->ohw", np.abs(weight.astype(float)).sum((2, 3)), largest)
+    bound = k / (1 - k) * tiles["growth"] * sizes
+    error = np.abs(found - exact)[0]
+    assert (error <= bound).all()
+    assert error.max() > 0, "these sums cannot all be exact"
+    # "auto" may take it: within three times of what the plain sum's error is.
+    plain = np.abs(faltung.conv2d(x, weight, method="direct") - exact)
+    assert np.sqrt((error**2).mean()) < 3 * np.sqrt((plain**2).mean())
