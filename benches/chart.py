@@ -10,11 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from results import Row
 
-# One colour a library, whichever of them are drawn: Okabe and Ito's, which most eyes tell apart.
+# One colour a library, whichever of them are drawn: Okabe and Ito's, which most eyes tell apart,
+# and wine for a plan beside its function.
 COLORS = dict(
     zip(
         LIBRARIES,
-        ("#d55e00", "#999999", "#0072b2", "#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#f0e442"),
+        (
+            *("#d55e00", "#882255", "#999999", "#0072b2", "#009e73"),
+            *("#56b4e9", "#cc79a7", "#e69f00", "#f0e442"),
+        ),
         strict=True,
     )
 )

@@ -341,8 +341,8 @@ class Stopped(Exception):
 def handler(*_):
     raise Stopped
 
-if {own_handler}:
-    signal.signal(signal.SIGINT, handler)
+# Python's own is not there where tests run in the background of a shell, which ignores the signal.
+signal.signal(signal.SIGINT, handler if {own_handler} else signal.default_int_handler)
 sender = threading.Thread(target=interrupt, daemon=True)
 sender.start()
 try:
