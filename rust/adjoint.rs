@@ -19,10 +19,11 @@ use std::ops::Range;
 
 use crate::contract::Problem;
 use crate::error::{Error, room};
-use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
+use crate::geometry::{Activation, Axis, Geometry, PaddingMode, gcd};
 use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Method, Planned};
+use crate::prepared::Prepared;
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{View, ViewMut, advance};
@@ -137,10 +138,6 @@ fn phases_of(axis: &Axis, window: &Range<isize>) -> Result<Vec<Phase>, Error> {
     Ok(phases)
 }
 
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 /// Computes the gradient at the padded positions `windows`, which are the positions of `store`.
 fn phases<T: Planned>(
     problem: &Adjoint<'_, T>,
@@ -177,7 +174,7 @@ fn phases<T: Planned>(
             geometry: &forward,
             x: gradient,
             weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
-            prepared: None,
+            prepared: &Prepared::new(false),
             padding: T::default(),
             store: &Store {
                 out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),

@@ -77,7 +77,7 @@ fn describe<T: Tiled>(
     match method {
         Method::Direct => contract::describe(problem, kernels, threads),
         Method::Fft => fft::describe(problem.geometry, size_of::<T>(), threads),
-        Method::Winograd => winograd::describe(problem, false, kernels, threads),
+        Method::Winograd => winograd::describe(problem, kernels, threads),
         Method::Separable => Ok(separable::describe(problem.geometry, size_of::<T>(), threads)),
     }
 }

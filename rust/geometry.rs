@@ -595,6 +595,11 @@ pub fn check_out_shape(found: &[usize], expected: &[usize]) -> Result<(), Error>
     Err(Error::OutShape { found: Shape(found.to_vec()), expected: Shape(expected.to_vec()) })
 }
 
+/// The greatest number that divides both.
+pub(crate) fn gcd<N: Copy + Default + PartialEq + std::ops::Rem<Output = N>>(a: N, b: N) -> N {
+    if b == N::default() { a } else { gcd(b, a % b) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

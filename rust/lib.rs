@@ -15,7 +15,7 @@
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
 //! | [`packed`] | weights laid out for vectors of output channels |
-//! | [`prepared`] | what a plan keeps of weights for each method |
+//! | [`prepared`] | what methods make of weights, for a call or for a plan |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::view::Element;
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// Bytes from which a block is kept when it is given back: less comes from the allocator without new
 /// pages.

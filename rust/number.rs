@@ -91,34 +91,41 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     fn neg(self) -> Self;
 }
 
+/// What an [`Element`] is, and the casts to and from it, which Rust has for all numbers alike.
+macro_rules! casts {
+    ($type:ident, $name:literal, $scalar:ident) => {
+        const NAME: &'static str = $name;
+        const SCALAR: Scalar = Scalar::$scalar;
+        #[inline(always)]
+        fn from_f64(value: f64) -> Self {
+            value as $type
+        }
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            value as $type
+        }
+        #[inline(always)]
+        fn from_i64(value: i64) -> Self {
+            value as $type
+        }
+        #[inline(always)]
+        fn from_u64(value: u64) -> Self {
+            value as $type
+        }
+        #[inline(always)]
+        fn to_f64(self) -> f64 {
+            self as f64
+        }
+    };
+}
+
 macro_rules! floating {
     ($type:ident, $name:literal, $scalar:ident, $of:ident) => {
         impl Element for $type {
-            const NAME: &'static str = $name;
-            const SCALAR: Scalar = Scalar::$scalar;
-            #[inline(always)]
-            fn from_f64(value: f64) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn from_f32(value: f32) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn from_i64(value: i64) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn from_u64(value: u64) -> Self {
-                value as $type
-            }
+            casts!($type, $name, $scalar);
             #[inline(always)]
             fn store<S: Stored>(self) -> S {
                 S::$of(self)
-            }
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                self as f64
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {
@@ -147,31 +154,10 @@ macro_rules! floating {
 macro_rules! integer {
     ($type:ident, $name:literal, $scalar:ident) => {
         impl Element for $type {
-            const NAME: &'static str = $name;
-            const SCALAR: Scalar = Scalar::$scalar;
-            #[inline(always)]
-            fn from_f64(value: f64) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn from_f32(value: f32) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn from_i64(value: i64) -> Self {
-                value as $type
-            }
-            #[inline(always)]
-            fn from_u64(value: u64) -> Self {
-                value as $type
-            }
+            casts!($type, $name, $scalar);
             #[inline(always)]
             fn store<S: Stored>(self) -> S {
                 S::of_i64(i64::from(self))
-            }
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                self as f64
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {

@@ -235,11 +235,40 @@ pub struct Forward<'a> {
     pub chain: usize,
 }
 
+/// How the taps of a kernel, the batch's one counted in, are cut into chains of at most so many.
+struct Cut {
+    /// Channels that a chain holds, or one where several chains hold one.
+    period: usize,
+    /// The axis whose slices are whole in a chain, and how many there are in one at most.
+    axis: usize,
+    slices: usize,
+}
+
+impl Cut {
+    fn new(kernel: &[usize], channels: usize, chain: usize) -> Self {
+        let taps: usize = kernel.iter().product();
+        let inner = |axis: usize| kernel[axis + 1..].iter().product::<usize>();
+        let axis = (0..kernel.len()).find(|&axis| inner(axis) <= chain);
+        let axis = axis.expect("nothing is in the last axis's slices but one tap");
+        let period = (chain / taps).clamp(1, channels.max(1));
+        Cut { period, axis, slices: chain / inner(axis) }
+    }
+}
+
+/// Most roundings that a term of a [`Forward`] sum takes part in: those of the longest chain, one as each
+/// other chain is added, and one with the bias.
+pub fn roundings(kernel: &[usize], channels: usize, chain: usize) -> usize {
+    let Cut { period, axis, slices } = Cut::new(kernel, channels, chain);
+    let (outer, inner) = (&kernel[..axis], &kernel[axis + 1..]);
+    let longest = period * slices.min(kernel[axis]) * inner.iter().product::<usize>();
+    let chains = outer.iter().product::<usize>() * kernel[axis].div_ceil(slices);
+    longest + channels.div_ceil(period) * chains
+}
+
 impl Forward<'_> {
     /// The sum.
     pub fn sum(&self) -> Result<Sum, Error> {
-        let taps = self.kernel.iter().product::<usize>();
-        let period = (self.chain / taps).clamp(1, self.channels.max(1));
+        let Cut { period, axis: cut, slices } = Cut::new(self.kernel, self.channels, self.chain);
         let periods = self.channels / period;
         let steps = self.kernel.iter().enumerate().fold(period, |steps, (axis, &kernel)| {
             steps
@@ -251,11 +280,6 @@ impl Forward<'_> {
         let mut sum = Sum::new(a_row, self.ramp.map(|ramp| ramp.rows), (periods, period_step));
         sum.steps = room("the table of taps", steps)?;
         if periods > 0 {
-            // The axis whose slices are whole in a chain, and how many there are in one.
-            let inner = |axis: usize| self.kernel[axis + 1..].iter().product::<usize>();
-            let cut = (0..self.kernel.len()).find(|&axis| inner(axis) <= self.chain);
-            let cut = cut.expect("nothing is in the last axis's slices but one tap");
-            let slices = self.chain / inner(cut);
             let mut index = vec![0; cut];
             for _ in 0..index.iter().zip(self.kernel).map(|(_, n)| n).product() {
                 for first in (0..self.kernel[cut]).step_by(slices) {

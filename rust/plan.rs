@@ -118,7 +118,7 @@ impl Method {
         match self {
             Method::Direct => Ok(contract::offer(geometry, element)),
             Method::Fft => fft::offer(geometry, element),
-            Method::Winograd => winograd::offer(geometry, element, false),
+            Method::Winograd => winograd::offer(geometry, element),
             Method::Separable => separable::offer(geometry, element),
         }
     }
@@ -185,7 +185,7 @@ pub fn run<T: Transformed>(
     match method {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
-        Method::Winograd => winograd::convolve(problem, false, kernels, team),
+        Method::Winograd => winograd::convolve(problem, kernels, team),
         Method::Separable => separable::convolve(problem, asked, kernels, team),
     }
 }

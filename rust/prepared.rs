@@ -1,4 +1,4 @@
-//! Weights as methods want them, which a plan keeps from call to call.
+//! Weights as methods want them, which serve a call, or all calls of a plan.
 
 use std::sync::OnceLock;
 
@@ -11,23 +11,27 @@ use crate::winograd::Filters;
 /// A place for each method that makes something of the weights.
 #[derive(Debug)]
 pub struct Prepared<T> {
+    /// Whether a plan keeps them, so that they cost its calls nothing.
+    pub kept: bool,
     /// Packed for vectors of output channels.
     pub packed: OnceLock<Packed<T>>,
     /// Transformed.
     pub spectra: OnceLock<Kept>,
     /// Transformed for tiles.
     pub filters: OnceLock<Filters<T>>,
-    /// Their factors, or that there are none.
-    pub factors: OnceLock<Found<T>>,
+    /// Their factors, or that there are none: exact ones, and near ones.
+    pub factors: [OnceLock<Found<T>>; 2],
 }
 
-impl<T> Default for Prepared<T> {
-    fn default() -> Self {
+impl<T> Prepared<T> {
+    /// Empty places, of a plan or of one call.
+    pub fn new(kept: bool) -> Self {
         Prepared {
+            kept,
             packed: OnceLock::new(),
             spectra: OnceLock::new(),
             filters: OnceLock::new(),
-            factors: OnceLock::new(),
+            factors: [const { OnceLock::new() }; 2],
         }
     }
 }

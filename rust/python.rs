@@ -29,6 +29,7 @@ use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
 use crate::plan::{Method, Planned};
+use crate::prepared::Prepared;
 use crate::store::Store;
 use crate::tile::{self, Tiled};
 
@@ -109,11 +110,12 @@ impl<'py> Call<'py> {
         let activation = self.numbers.activation(self.activation);
         let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
         let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
+        let own = Prepared::new(false);
         work(&Problem {
             geometry: if pass.nothing { &nothing } else { &self.geometry },
             x: &x,
             weights: &weights,
-            prepared: kept.map(|kept| kept.get().of::<T>()),
+            prepared: kept.map_or(&own, |kept| kept.get().of::<T>()),
             padding: self.padding.part(pass.first),
             store: &store,
         })

@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::memory::LINE;
 use crate::number::{Bf16, Bool, F16, Stored};
 pub use crate::number::{Element, Scalar};
 
@@ -302,7 +303,7 @@ impl<'a, T> Memory<'a, T> {
 
     /// Whether element 0 is at the start of a cache line.
     pub fn aligned(&self) -> bool {
-        self.ptr.addr().is_multiple_of(64)
+        self.ptr.addr().is_multiple_of(LINE)
     }
 
     /// The address of element `index`, from which elements `index + first` to `index + last` will be

@@ -8,6 +8,7 @@ use faltung::geometry::{Activation, Geometry, Spec};
 use faltung::operand::Weights;
 use faltung::parallel::{Stopped, Team};
 use faltung::plan::{Method, Planned};
+use faltung::prepared::Prepared;
 use faltung::store::Store;
 use faltung::tile::Kernels;
 use faltung::view::{Element, View, ViewMut, contiguous};
@@ -97,7 +98,7 @@ impl<T: Planned> Convolution<T> {
             geometry: &self.geometry,
             x: &self.view(),
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
-            prepared: None,
+            prepared: &Prepared::new(false),
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };

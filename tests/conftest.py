@@ -9,6 +9,9 @@ import hypothesis
 import pytest
 from isa import Isas
 
+# Its assertions tell as much as those of a test.
+pytest.register_assert_rewrite("promises")
+
 # A deadline is a time limit, and the machine may be busy. Derandomised, so that a run that passed
 # passes again; the seed moves with the test's own source.
 hypothesis.settings.register_profile("faltung", deadline=None, derandomize=True, database=None)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import faltung
 import numpy as np
+import promises
 import pytest
 from cases import KINDS, LAYOUTS, ConvCase, Operands, case, same_bits
 from isa import available
@@ -58,41 +59,19 @@ def test_repeated(name, dtype):
 @both_dtypes
 @pytest.mark.parametrize("name", [n for n in ALL if len(ALL[n].x) == len(ALL[n].weight)])
 def test_batch_and_single_images(name, dtype):
-    problem = ALL[name]
-    problem = replace(problem, x=(3, *problem.x[1:]))
-    x, weight, bias = problem.floats(dtype)
-    together = problem.run(Operands(x, weight, bias))
-    for image, result in zip(x, together, strict=True):
-        assert same_bits(problem.run(Operands(image, weight, bias)), result)
-        assert same_bits(problem.run(Operands(image[np.newaxis], weight, bias))[0], result)
+    promises.hold_for_images(ConvCase.run, ALL[name], dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @every_case
 def test_layouts(name, layout):
-    operands = ALL[name].floats()
-    plain = ALL[name].run(operands)
-    change = LAYOUTS[layout]
-    for number, array in enumerate(operands):
-        if array is not None:
-            changed = operands._replace(**{operands._fields[number]: change(array)})
-            assert same_bits(ALL[name].run(changed), plain), operands._fields[number]
-    if ALL[name].bias:
-        assert same_bits(ALL[name].run(Operands(*map(change, operands))), plain)
+    promises.hold_for_layout(ConvCase.run, ALL[name], layout)
 
 
 @both_dtypes
 @pytest.mark.parametrize("name", [n for n in ALL if not ALL[n].options.channels_last])
 def test_channels_last(name, dtype):
-    problem = ALL[name]
-    x, weight, bias = problem.floats(dtype)
-    channel = x.ndim - weight.ndim + 1
-    last = replace(problem, options=replace(problem.options, channels_last=True))
-    found = last.run(Operands(np.moveaxis(x, channel, -1), weight, bias))
-    contiguous = last.run(Operands(np.moveaxis(x, channel, -1).copy(), weight, bias))
-    wanted = np.moveaxis(problem.run(Operands(x, weight, bias)), channel, -1)
-    assert same_bits(found, wanted)
-    assert same_bits(contiguous, wanted)
+    promises.hold_for_channels_last(ConvCase.run, ALL[name], dtype)
 
 
 @both_dtypes

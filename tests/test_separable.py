@@ -199,6 +199,20 @@ def test_auto_takes_what_is_exactly_a_product():
     )
 
 
+def test_a_plan_tells_exact_factors_from_near_ones():
+    bell = np.exp(-(np.arange(-9.0, 10) ** 2) / 20)
+    weight = np.outer(bell, bell).astype(np.float32)[None, None]  # a product but for rounding
+    weight = np.repeat(weight, 9, axis=0)
+    x = np.random.default_rng(0).standard_normal((1, 1, 200, 220)).astype(np.float32)
+    plan = faltung.Plan(weight, padding="same")
+    before = plan(x)
+    explained = faltung.explain(x, weight, padding="same"), plan.explain(x.shape)
+    alone, kept = ({m["method"]: m for m in e.as_dict()["methods"]} for e in explained)
+    assert "not exactly" in alone["separable"]["why"] and alone["separable"]["flops"] > 0
+    assert kept["separable"] == alone["separable"]
+    assert same_bits(plan(x), before)
+
+
 ONES = np.ones((1, 1, 5, 5), np.float32)
 X = np.ones((1, 1, 30, 30), np.float32)
 

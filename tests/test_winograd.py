@@ -11,6 +11,7 @@ from typing import Any
 
 import faltung
 import numpy as np
+import promises
 import pytest
 from cases import KINDS, LAYOUTS, ConvCase, Operands, case, same_bits
 from grid import GRIDS, difference, operands_of
@@ -148,47 +149,25 @@ def test_plans_of_many_shapes():
 @both_dtypes
 @pytest.mark.parametrize("name", [n for n in ALL if len(ALL[n].x) == len(ALL[n].weight)])
 def test_batch_and_single_images(name, dtype):
-    problem = replace(ALL[name], x=(3, *ALL[name].x[1:]))
-    x, weight, bias = problem.floats(dtype)
-    together = winograd(problem, Operands(x, weight, bias))
-    for image, result in zip(x, together, strict=True):
-        assert same_bits(winograd(problem, Operands(image, weight, bias)), result)
+    promises.hold_for_images(winograd, ALL[name], dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @every_case
 def test_layouts(name, layout):
-    operands = ALL[name].floats()
-    plain = winograd(ALL[name], operands)
-    change = LAYOUTS[layout]
-    for number, array in enumerate(operands):
-        if array is not None:
-            changed = operands._replace(**{operands._fields[number]: change(array)})
-            assert same_bits(winograd(ALL[name], changed), plain), operands._fields[number]
+    promises.hold_for_layout(winograd, ALL[name], layout)
 
 
 @both_dtypes
 @every_case
 def test_any_output(name, dtype):
-    operands = ALL[name].floats(dtype)
-    plain = winograd(ALL[name], operands)
-    room = np.full([2 * n + 1 for n in plain.shape], 7, dtype)
-    out = room[(slice(1, None, 2),) * plain.ndim][..., ::-1]
-    assert winograd(ALL[name], operands, out=out) is out
-    assert same_bits(out, plain)
-    assert (room[(slice(None, None, 2),) * plain.ndim] == 7).all()
+    promises.hold_for_any_output(winograd, ALL[name], dtype)
 
 
 @both_dtypes
 @pytest.mark.parametrize("name", [n for n in ALL if not ALL[n].options.channels_last])
 def test_channels_last(name, dtype):
-    problem = ALL[name]
-    x, weight, bias = problem.floats(dtype)
-    channel = x.ndim - weight.ndim + 1
-    last = replace(problem, options=replace(problem.options, channels_last=True))
-    found = winograd(last, Operands(np.moveaxis(x, channel, -1), weight, bias))
-    wanted = np.moveaxis(winograd(problem, Operands(x, weight, bias)), channel, -1)
-    assert same_bits(found, wanted)
+    promises.hold_for_channels_last(winograd, ALL[name], dtype)
 
 
 def results(dtype: str) -> list[np.ndarray]:

@@ -10,14 +10,12 @@ mod roles;
 mod split;
 mod windows;
 
-use std::sync::OnceLock;
-
 use crate::cover::{Cover, Positions, Span};
 use crate::error::Error;
 use crate::explain::Description;
 use crate::geometry::Geometry;
 use crate::memory::with_scratch;
-use crate::operand::{Forward, Weights};
+use crate::operand::{self, Forward, Weights};
 use crate::packed::Packed;
 use crate::parallel::{Stopped, Team, Turn, even_parts};
 use crate::plan::Cost;
@@ -33,7 +31,7 @@ use crate::view::{Runs, View, advance};
 use input::Input;
 use roles::Roles;
 use split::Split;
-pub(crate) use split::{ITEMS_PER_THREAD, block_lens, nth_block};
+pub(crate) use split::{block_lens, nth_block, wanted_items};
 use windows::Windows;
 
 /// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,
@@ -52,8 +50,8 @@ pub struct Problem<'a, T> {
     pub x: &'a View<'a>,
     /// Weights.
     pub weights: &'a Weights<'a, T>,
-    /// A plan's places for what methods make of them: filled by the first call that wants it.
-    pub prepared: Option<&'a Prepared<T>>,
+    /// Places for what methods make of them, filled by the first that wants it.
+    pub prepared: &'a Prepared<T>,
     /// What lies outside the input in constant mode.
     pub padding: T,
     /// The result and what is done to it.
@@ -100,32 +98,22 @@ pub fn direct<T: Tiled>(
         return team.share(windows.items(), |turn| windows.work(turn));
     }
     let roles = Roles::choose(problem, kernels);
-    let own = OnceLock::new();
     let packed = match roles {
         Roles::Positions => {
-            let place = problem.prepared.map_or(&own, |prepared| &prepared.packed);
-            Some(once(place, || Packed::new(problem.weights, geometry, kernels, &team))?)
+            let make = || Packed::new(problem.weights, geometry, kernels, &team);
+            Some(once(&problem.prepared.packed, make)?)
         }
         _ => None,
     };
-    let nest = Nest::new(problem, (roles, packed), kernels, team.threads)?;
+    let frame = Frame::new(problem, roles, kernels, team.threads)?;
+    let nest = Nest::new(problem, (roles, packed), kernels, frame)?;
     team.share(nest.items(), |turn| nest.work(turn))
 }
 
-/// Most roundings that a term of a result takes part in: those of the longest chain, one as each other
-/// chain is added, and one with the bias.
+/// Most roundings that a term of a result takes part in, one with the bias among them.
 pub fn roundings(geometry: &Geometry) -> usize {
     let kernel: Vec<usize> = geometry.axes.iter().map(|axis| axis.kernel).collect();
-    let inner = |axis: usize| kernel[axis + 1..].iter().product::<usize>();
-    let taps = geometry.kernel_taps();
-    if taps <= CHAIN {
-        let period = (CHAIN / taps).clamp(1, geometry.channels.max(1));
-        return period * taps + geometry.channels.div_ceil(period);
-    }
-    let cut = (0..kernel.len()).find(|&axis| inner(axis) <= CHAIN).unwrap_or(0);
-    let slices = (CHAIN / inner(cut)).min(kernel[cut]);
-    let outer: usize = kernel[..cut].iter().product();
-    slices * inner(cut) + geometry.channels * outer * kernel[cut].div_ceil(slices)
+    operand::roundings(&kernel, geometry.channels, CHAIN)
 }
 
 /// How a convolution would be computed directly.
@@ -149,28 +137,19 @@ pub fn describe<T: Tiled>(
         return Ok(Description { flops, roundings, ..windows.describe(threads) });
     }
     let roles = Roles::choose(problem, kernels);
-    let staged = roles.geometry(geometry);
-    let in_place = input::in_place::<T>(&staged, roles, problem.x, kernels.lanes);
-    let there = in_place.is_some();
-    let packs = roles == Roles::Positions;
-    let panels = geometry.outputs.div_ceil(kernels.lanes);
-    let cuts = if packs { panels } else { geometry.outputs.div_ceil(8) };
-    let sizes = (size_of::<T>(), kernels.lanes);
-    let split = Split::new(&staged, sizes, (threads, cuts), there && !packs);
-    let lens = split.lens(&staged);
-    let input = Input::new(&staged, roles, in_place, &split)?;
-    let slab = input.slab(geometry.channels, kernels.lanes).saturating_add(kernels.most_totals());
-    let mut elements = slab.saturating_mul(threads);
-    let (shape, mut block) = if packs {
+    let frame = Frame::new(problem, roles, kernels, threads)?;
+    let (mut block, in_place) = (frame.split.lens(&frame.geometry), frame.input.is_in_place());
+    let slab = frame.input.slab(geometry.channels, kernels.lanes);
+    let mut elements = slab.saturating_add(kernels.most_totals()).saturating_mul(threads);
+    let shape = if roles == Roles::Positions {
+        let panels = geometry.outputs.div_ceil(kernels.lanes);
         let taps = geometry.channels * geometry.kernel_taps();
         elements += geometry.groups * panels * taps * kernels.lanes;
-        let units = split.units(panels, 0).len();
-        let shape = kernels.choose(lens[lens.len() - 1], &[units], (usize::MAX, true)).0;
-        (shape, lens)
+        frame.panel_shape(panels, kernels)
     } else {
-        let nest = Nest::new(problem, (roles, None), kernels, threads)?;
-        let place = nest.place(split.block(&staged, 0).1, Place::default());
-        (place.shape, lens)
+        let (_, first) = frame.split.block(&frame.geometry, 0);
+        let nest = Nest::new(problem, (roles, None), kernels, frame)?;
+        nest.place(first, Place::default()).shape
     };
     if let Roles::Neighbours(ramp) = roles {
         block[ramp.axis] = geometry.axes[ramp.axis].output.min(block[ramp.axis] * ramp.rows);
@@ -180,7 +159,7 @@ pub fn describe<T: Tiled>(
         tile: Some((shape.rows, shape.columns * kernels.lanes)),
         roles: Some(roles.names()),
         block,
-        in_place: there,
+        in_place,
         ..description
     })
 }
@@ -269,27 +248,56 @@ struct Work<'a, T> {
     bias: &'a [T],
 }
 
+/// How the work is cut, and where the input is.
+struct Frame<'a, T> {
+    /// With a position for each whole tile along a ramp.
+    geometry: Geometry,
+    input: Input<'a, T>,
+    split: Split,
+}
+
+impl<'a, T: Tiled> Frame<'a, T> {
+    fn new(
+        problem: &Problem<'a, T>,
+        roles: Roles,
+        kernels: &Kernels<T>,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let geometry = roles.geometry(problem.geometry);
+        let in_place = input::in_place::<T>(&geometry, roles, problem.x, kernels.lanes);
+        let packs = roles == Roles::Positions;
+        let cuts = geometry.outputs.div_ceil(if packs { kernels.lanes } else { 8 });
+        // In place, vectors of positions lie within an image: the batch has strides of its own, which
+        // need not go up.
+        let lone_images = in_place.is_some() && !packs;
+        let sizes = (size_of::<T>(), kernels.lanes);
+        let split = Split::new(&geometry, sizes, (threads, cuts), lone_images);
+        let input = Input::new(&geometry, roles, in_place, &split)?;
+        Ok(Frame { geometry, input, split })
+    }
+
+    /// The tiles of rows of positions for a group of so many panels of weights.
+    fn panel_shape(&self, panels: usize, kernels: &Kernels<T>) -> TileShape {
+        let lens = self.split.lens(&self.geometry);
+        let units = self.split.units(panels, 0).len();
+        kernels.choose(lens[lens.len() - 1], &[units], (usize::MAX, true)).0
+    }
+}
+
 impl<'a, T: Tiled> Nest<'a, T> {
     fn new(
         problem: &'a Problem<'a, T>,
         (roles, packed): (Roles, Option<&'a Packed<T>>),
         kernels: &'a Kernels<T>,
-        threads: usize,
+        frame: Frame<'a, T>,
     ) -> Result<Self, Error> {
-        let geometry = roles.geometry(problem.geometry);
+        let panel_shape = packed.map(|packed| frame.panel_shape(packed.panels, kernels));
+        let Frame { geometry, input, split } = frame;
         let out = problem.store.out.strides();
         let mut strides = out[1..].to_vec();
         if let Roles::Neighbours(ramp) = roles {
             strides[ramp.axis] *= ramp.rows as isize;
         }
-        let in_place = input::in_place::<T>(&geometry, roles, problem.x, kernels.lanes);
-        let cuts = packed.map_or(geometry.outputs.div_ceil(8), |packed| packed.panels);
-        // In place, vectors of positions lie within an image: the batch has strides of its own, which
-        // need not go up.
-        let lone_images = in_place.is_some() && packed.is_none();
-        let sizes = (size_of::<T>(), kernels.lanes);
-        let split = Split::new(&geometry, sizes, (threads, cuts), lone_images);
-        let input = Input::new(&geometry, roles, in_place, &split)?;
         let kernel: Vec<usize> = problem.geometry.axes.iter().map(|axis| axis.kernel).collect();
         let weights = match packed {
             Some(packed) => packed.taps(&kernel),
@@ -310,10 +318,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             chain: CHAIN,
         };
         let sum = forward.sum()?;
-        let panels = packed.map(|packed| {
-            let lens = split.lens(&geometry);
-            let units = split.units(packed.panels, 0).len();
-            let shape = kernels.choose(lens[lens.len() - 1], &[units], (usize::MAX, true)).0;
+        let panels = packed.zip(panel_shape).map(|(packed, shape)| {
             let cuts = (0..split.cuts).map(|cut| {
                 let panels = split.units(packed.panels, cut);
                 let direct = problem.store.is_direct() && out[0] == size_of::<T>() as isize;

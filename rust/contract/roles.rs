@@ -124,7 +124,7 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
         step if step % 4096 == 0 => TURN_ALIASED,
         _ => TURN,
     };
-    let pack = if problem.prepared.is_some() { 0.0 } else { PACK };
+    let pack = if problem.prepared.kept { 0.0 } else { PACK };
     let weights = taps(geometry) * geometry.outputs as f64;
     rows * cycles * taps(geometry) / CHANNEL_VECTORS
         + STAGE * inputs(geometry)

@@ -14,7 +14,12 @@ const SLAB_BYTES: usize = 512 << 10;
 
 /// Items that each thread gets at least where there is work enough, so that a thread which loses its
 /// core for a while leaves others something to take over.
-pub(crate) const ITEMS_PER_THREAD: usize = 4;
+const ITEMS_PER_THREAD: usize = 4;
+
+/// Items that work is cut into at least, where there is enough of it.
+pub(crate) fn wanted_items(threads: usize) -> usize {
+    if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 }
+}
 
 /// How a convolution is cut into items.
 pub(super) struct Split {
@@ -43,7 +48,7 @@ impl Split {
         };
         // More and smaller blocks until all threads have enough of them, as long as a block keeps a
         // few tiles; then parts of the output channels.
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let wanted = wanted_items(threads);
         while count(&lens) < wanted {
             let positions: usize = lens.iter().product();
             let Some(axis) = lens.iter().position(|&len| len > 1) else { break };

@@ -9,10 +9,10 @@
 //! channels are neighbours, vectors are of channels, and so is each element of the slab.
 
 use super::Problem;
-use super::split::{ITEMS_PER_THREAD, block_lens, nth_block};
+use super::split::{block_lens, nth_block, wanted_items};
 use crate::error::Error;
 use crate::explain::Description;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, gcd};
 use crate::memory::with_scratch;
 use crate::parallel::{Turn, even_parts};
 use crate::slab::{Block, Layout};
@@ -305,13 +305,8 @@ fn lens(geometry: &Geometry, (cell, element): (usize, usize), threads: usize) ->
         let blocks = geometry.axes.iter().zip(lens).skip(along);
         blocks.map(|(a, &len)| a.output.div_ceil(len)).product::<usize>() * planes * geometry.groups
     };
-    while threads > 1 && items(&lens) < ITEMS_PER_THREAD * threads && lens[along] > LEAST_ROWS {
+    while items(&lens) < wanted_items(threads) && lens[along] > LEAST_ROWS {
         lens[along] = lens[along].div_ceil(2);
     }
     lens
-}
-
-/// The greatest number that divides both.
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

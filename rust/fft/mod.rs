@@ -208,10 +208,8 @@ pub fn convolve<T: Transformed>(
     let work = (geometry.positions() * outputs)
         .saturating_add(pairs.saturating_mul(blocks.transform.size()));
     let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
-    if let Some(prepared) = problem.prepared
-        && Kept::fits::<T>(blocks, geometry)
-    {
-        let kept = once(&prepared.spectra, || Kept::new(problem, blocks, (engine, team)))?;
+    if problem.prepared.kept && Kept::fits::<T>(blocks, geometry) {
+        let kept = once(&problem.prepared.spectra, || Kept::new(problem, blocks, (engine, team)))?;
         if kept.is_of(blocks) {
             let Some(spectra) = &kept.spectra else {
                 return contract::direct(problem, kernels, team);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::contract::Problem;
+use crate::contract::{Problem, wanted_items};
 use crate::error::Error;
 use crate::memory::{Workspace, with_scratch};
 use crate::parallel::{Stopped, Team, Turn, even_part, even_parts};
@@ -31,9 +31,6 @@ const MOST_ROWS: usize = 16;
 
 /// Bytes of the weights' values that are as good as nothing.
 const FEW_BYTES: usize = 1 << 20;
-
-/// Items that each thread gets at least where there is work enough.
-const ITEMS_PER_THREAD: usize = 4;
 
 /// Inputs of a block that are transformed at a time.
 const INPUTS_PER_ITEM: usize = 8;
@@ -206,7 +203,7 @@ impl<T: Transformed> Nest<'_, T> {
 
     fn split(&self, spectra: &Spectra, threads: usize) -> Split {
         let positions = self.positions();
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let wanted = wanted_items(threads);
         let groups = spectra.outputs.len() / spectra.rows;
         if self.lone() {
             return Split { parts: wanted.div_ceil(groups).min(positions), cuts: 1 };

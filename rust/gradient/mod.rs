@@ -33,7 +33,7 @@ mod sink;
 
 use std::ops::Range;
 
-use crate::contract::{ITEMS_PER_THREAD, SERIAL_FLOPS, block_lens, nth_block};
+use crate::contract::{SERIAL_FLOPS, block_lens, nth_block, wanted_items};
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::memory::with_scratch;
@@ -316,7 +316,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
         };
         let images = if self.problem.per_sample { geometry.axes[0].output } else { 1 };
         let targets = (geometry.groups * self.slices * images).max(1);
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let wanted = wanted_items(threads);
         let mut cuts = (least(channels, self.layout.plane()), least(outputs, positions));
         cuts.0 = cuts.0.max(wanted.div_ceil(targets * cuts.1)).min(most_channels);
         cuts.1 = cuts.1.max(wanted.div_ceil(targets * cuts.0)).min(most_outputs);

@@ -22,12 +22,22 @@ const PACKED_OUTPUTS: usize = 8;
 
 /// Prepared weights, for each element that convolutions are computed in.
 #[pyclass(frozen, module = "faltung._core")]
-#[derive(Default)]
 pub(super) struct Kept {
     single: Prepared<f32>,
     double: Prepared<f64>,
     int: Prepared<i32>,
     long: Prepared<i64>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Kept {
+            single: Prepared::new(true),
+            double: Prepared::new(true),
+            int: Prepared::new(true),
+            long: Prepared::new(true),
+        }
+    }
 }
 
 impl Kept {

@@ -1,7 +1,7 @@
 //! Kernels as products of one vector an axis.
 
 use crate::error::{Error, room};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, gcd};
 use crate::operand::Weights;
 use crate::tile::Tiled;
 use crate::view::advance;
@@ -114,10 +114,6 @@ impl Dyadic {
         let half = self.power / 2;
         self.odd as f64 * 2f64.powi(half) * 2f64.powi(self.power - half)
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The vectors whose products are a kernel's weights exactly.

@@ -12,9 +12,8 @@
 mod factors;
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
-use crate::contract::{self, Problem};
+use crate::contract::{self, Problem, wanted_items};
 use crate::error::Error;
 use crate::explain::Description;
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
@@ -22,7 +21,7 @@ use crate::memory::Workspace;
 use crate::operand::Weights;
 use crate::parallel::{Stopped, Team, Turn, even_part};
 use crate::plan::{Cost, Declined};
-use crate::prepared::once;
+use crate::prepared::{Prepared, once};
 use crate::slab::{Block, Layout};
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
@@ -42,9 +41,6 @@ const SPARE: usize = 16;
 
 /// Results below which a call stays on its caller's thread.
 const SERIAL: usize = 1 << 15;
-
-/// Items that each thread gets at least where there is work enough.
-const ITEMS_PER_THREAD: usize = 4;
 
 // Nanoseconds on the nominal machine of `plan`.
 
@@ -150,19 +146,15 @@ pub fn suits<T: Tiled>(problem: &Problem<'_, T>, near: bool) -> Result<(), Decli
     if problem.padding != T::default() && problem.geometry.axes.iter().any(pads) {
         return Err(Declined::Cannot("the padding holds another number than 0".into()));
     }
-    match found(problem, near, &OnceLock::new()) {
+    match found(problem, near) {
         Ok(found) => found.as_ref().map(|_| ()).map_err(Declined::clone),
         Err(error) => Err(Declined::NotWorth(error.to_string().into())),
     }
 }
 
-/// The factors of a problem's weights: a plan's, all calls of which ask for the same, or its `own`.
-fn found<'a, T: Tiled>(
-    problem: &Problem<'a, T>,
-    near: bool,
-    own: &'a OnceLock<Found<T>>,
-) -> Result<&'a Found<T>, Error> {
-    once(problem.prepared.map_or(own, |prepared| &prepared.factors), || {
+/// The factors of a problem's weights.
+fn found<'a, T: Tiled>(problem: &Problem<'a, T>, near: bool) -> Result<&'a Found<T>, Error> {
+    once(&problem.prepared.factors[usize::from(near)], || {
         let found = Factors::new(problem.weights, problem.geometry, near)?;
         Ok(found.map_err(|output| {
             let how = if near { "nearly" } else { "exactly" };
@@ -180,8 +172,7 @@ pub fn convolve<T: Tiled>(
 ) -> Result<(), Stopped> {
     let geometry = problem.geometry;
     let results = geometry.positions() * geometry.outputs * geometry.groups;
-    let own = OnceLock::new();
-    let factors = match found(problem, near, &own)? {
+    let factors = match found(problem, near)? {
         Ok(factors) if results > 0 => factors,
         _ => return contract::direct(problem, kernels, team),
     };
@@ -286,7 +277,7 @@ impl Split {
             batch: (batch, cut_batch),
             rows: (rows, cut_rows),
         };
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let wanted = wanted_items(threads);
         for of in [2, 1, 0] {
             let left = wanted.div_ceil(split.items());
             let (all, cut) = match of {
@@ -382,7 +373,7 @@ impl<T: Tiled> Passes<'_, T> {
                 geometry: &geometry,
                 x: &x,
                 weights: &Weights::new(&View::from_slice(factor, &shape), &shape, false)?,
-                prepared: None,
+                prepared: &Prepared::new(false),
                 padding: T::default(),
                 store: &store,
             };

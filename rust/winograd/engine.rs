@@ -5,7 +5,7 @@
 
 use std::any::Any;
 
-use super::form::{Form, Four, Kind, MOST, TAPS, Two, product};
+use super::form::{INPUT, OUTPUT, OUTPUTS, POINTS, TAPS, WEIGHT, product};
 use super::vector::Deal;
 use crate::fft::Wave;
 use crate::tile::{Array, Isa, Tiled};
@@ -73,7 +73,7 @@ pub struct Lift<'a, T> {
     pub pitch: usize,
 }
 
-/// The passes of one form over some axes.
+/// The passes over some axes.
 #[derive(Debug)]
 pub struct Passes<T> {
     /// The transform of the input.
@@ -101,43 +101,36 @@ pub struct Passes<T> {
 pub struct Engine<T> {
     /// Elements of a vector.
     pub lanes: usize,
-    /// F(2,3) over one axis, two and three.
-    two: [Passes<T>; 3],
-    /// F(4,3) over one axis and two.
-    four: [Passes<T>; 2],
-    /// Deals neighbours out to 2 or 4 planes so many elements apart: `len` vectors to each.
+    /// Over one axis, two and three.
+    passes: [Passes<T>; 3],
+    /// Deals neighbours out to two planes so many elements apart: `len` vectors to each.
     ///
     /// # Safety
     /// They must be readable, and writable in each plane.
-    deal: [unsafe fn(from: *const T, len: usize, to: *mut T, plane: usize); 2],
+    deal: unsafe fn(from: *const T, len: usize, to: *mut T, plane: usize),
 }
 
 impl<T> Engine<T> {
     /// The passes over some axes.
-    pub fn passes(&self, kind: Kind, axes: usize) -> &Passes<T> {
-        match kind {
-            Kind::Two => &self.two[axes - 1],
-            Kind::Four => &self.four[axes - 1],
-        }
+    pub fn passes(&self, axes: usize) -> &Passes<T> {
+        &self.passes[axes - 1]
     }
 
-    /// Deals as many elements as `from` has, whole vectors to each of the `outputs` planes of `to`.
-    pub fn deal(&self, kind: Kind, from: &[T], to: &mut [T]) {
-        let outputs = kind.outputs();
-        let plane = from.len() / outputs;
-        assert!(from.len().is_multiple_of(outputs * self.lanes) && to.len() >= from.len());
+    /// Deals as many elements as `from` has, whole vectors to each of the planes of `to`, one an output of a
+    /// tile.
+    pub fn deal(&self, from: &[T], to: &mut [T]) {
+        let plane = from.len() / OUTPUTS;
+        assert!(from.len().is_multiple_of(OUTPUTS * self.lanes) && to.len() >= from.len());
         // SAFETY: the engine is this CPU's, since it comes from `engine`; both were just seen to have
         // so many vectors.
         unsafe {
-            self.deal[outputs / 4](from.as_ptr(), plane / self.lanes, to.as_mut_ptr(), plane);
+            (self.deal)(from.as_ptr(), plane / self.lanes, to.as_mut_ptr(), plane);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn analyse<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
-    a: &Analysis<'_, V::Element>,
-) {
+unsafe fn analyse<V: Deal, const AXES: usize, const ALL: usize>(a: &Analysis<'_, V::Element>) {
     let offsets = &a.offsets[..ALL];
     for place in a.places {
         // SAFETY: the caller vouches for the instructions and every vector.
@@ -146,17 +139,17 @@ unsafe fn analyse<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
             let to = a.to.offset(place.flat);
             let mut values = [V::zero(); ALL];
             for axis in 0..AXES {
-                let inner = F::POINTS.pow((AXES - 1 - axis) as u32);
-                for line in 0..ALL / F::POINTS {
-                    let first = line / inner * inner * F::POINTS + line % inner;
-                    let mut inputs = [V::zero(); MOST];
-                    for (k, input) in inputs[..F::POINTS].iter_mut().enumerate() {
+                let inner = POINTS.pow((AXES - 1 - axis) as u32);
+                for line in 0..ALL / POINTS {
+                    let first = line / inner * inner * POINTS + line % inner;
+                    let mut inputs = [V::zero(); POINTS];
+                    for (k, input) in inputs.iter_mut().enumerate() {
                         let at = first + k * inner;
                         *input =
                             if axis == 0 { V::load(from.offset(offsets[at])) } else { values[at] };
                     }
-                    for k in 0..F::POINTS {
-                        let point = product(&F::INPUT[k], &inputs);
+                    for (k, row) in INPUT.iter().enumerate() {
+                        let point = product(row, &inputs);
                         let at = first + k * inner;
                         if axis + 1 == AXES {
                             point.store(to.add(at * a.pitch));
@@ -171,7 +164,7 @@ unsafe fn analyse<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
 }
 
 #[inline(always)]
-unsafe fn synthesise<V: Deal, F: Form, const AXES: usize, const ALL: usize, const DEALT: bool>(
+unsafe fn synthesise<V: Deal, const AXES: usize, const ALL: usize, const DEALT: bool>(
     s: &Synthesis<'_, V::Element>,
 ) -> bool {
     // SAFETY: the caller vouches for the instructions and every vector.
@@ -186,26 +179,26 @@ unsafe fn synthesise<V: Deal, F: Form, const AXES: usize, const ALL: usize, cons
             let mut values = [zero; ALL];
             let mut left = ALL;
             for axis in 0..AXES {
-                let inner = F::POINTS.pow((AXES - 1 - axis) as u32);
-                for line in 0..left / F::POINTS {
+                let inner = POINTS.pow((AXES - 1 - axis) as u32);
+                for line in 0..left / POINTS {
                     let (before, after) = (line / inner, line % inner);
-                    let mut points = [zero; MOST];
-                    for (k, point) in points[..F::POINTS].iter_mut().enumerate() {
-                        let at = (before * F::POINTS + k) * inner + after;
+                    let mut points = [zero; POINTS];
+                    for (k, point) in points.iter_mut().enumerate() {
+                        let at = (before * POINTS + k) * inner + after;
                         *point =
                             if axis == 0 { V::load(from.add(at * s.pitch)) } else { values[at] };
                     }
-                    let mut outputs = [zero; MOST];
-                    for (output, row) in outputs.iter_mut().zip(&F::OUTPUT) {
+                    let mut outputs = [zero; OUTPUTS];
+                    for (output, row) in outputs.iter_mut().zip(&OUTPUT) {
                         *output = product(row, &points);
                     }
                     if axis + 1 < AXES {
-                        for (i, &output) in outputs[..F::OUTPUTS].iter().enumerate() {
-                            values[(before * F::OUTPUTS + i) * inner + after] = output;
+                        for (i, &output) in outputs.iter().enumerate() {
+                            values[(before * OUTPUTS + i) * inner + after] = output;
                         }
                         continue;
                     }
-                    for output in &mut outputs[..F::OUTPUTS] {
+                    for output in &mut outputs {
                         odd = output.mul_add(zero, odd);
                         if let Some(bias) = bias {
                             *output = output.add(bias);
@@ -216,50 +209,26 @@ unsafe fn synthesise<V: Deal, F: Form, const AXES: usize, const ALL: usize, cons
                     }
                     if DEALT {
                         let to = s.to.add(before * s.plane);
-                        let to = to.offset(place.slab * F::OUTPUTS as isize);
-                        for (i, v) in taken_up::<V, F>(&outputs).into_iter().enumerate() {
-                            if i < F::OUTPUTS {
-                                v.store(to.add(i * V::LANES));
-                            }
-                        }
+                        let to = to.offset(place.slab * OUTPUTS as isize);
+                        let (first, second) = outputs[0].zip(outputs[1]);
+                        first.store(to);
+                        second.store(to.add(V::LANES));
                     } else {
-                        for (i, output) in outputs[..F::OUTPUTS].iter().enumerate() {
-                            let to = s.to.add((before * F::OUTPUTS + i) * s.plane);
+                        for (i, output) in outputs.iter().enumerate() {
+                            let to = s.to.add((before * OUTPUTS + i) * s.plane);
                             output.store(to.offset(place.slab));
                         }
                     }
                 }
-                left = left / F::POINTS * F::OUTPUTS;
+                left = left / POINTS * OUTPUTS;
             }
         }
         finite(odd)
     }
 }
 
-/// The outputs of neighbouring tiles, one behind the other.
-///
-/// # Safety
-/// The CPU must have the instructions.
 #[inline(always)]
-unsafe fn taken_up<V: Deal, F: Form>(outputs: &[V; MOST]) -> [V; 4] {
-    // SAFETY: the caller vouches for the instructions.
-    unsafe {
-        if F::OUTPUTS == 2 {
-            let (first, second) = outputs[0].zip(outputs[1]);
-            [first, second, second, second]
-        } else {
-            let (even, even_next) = outputs[0].zip(outputs[2]);
-            let (odd, odd_next) = outputs[1].zip(outputs[3]);
-            let ((a, b), (c, d)) = (even.zip(odd), even_next.zip(odd_next));
-            [a, b, c, d]
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn lift<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
-    l: &Lift<'_, V::Element>,
-) -> bool {
+unsafe fn lift<V: Deal, const AXES: usize, const ALL: usize>(l: &Lift<'_, V::Element>) -> bool {
     // SAFETY: the caller vouches for the instructions and every vector.
     unsafe {
         let zero = V::zero();
@@ -272,7 +241,7 @@ unsafe fn lift<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
             for axis in 0..AXES {
                 let inner = TAPS.pow((AXES - 1 - axis) as u32);
                 let mut next = [zero; ALL];
-                for line in 0..F::POINTS.pow(axis as u32) * inner {
+                for line in 0..POINTS.pow(axis as u32) * inner {
                     let (before, after) = (line / inner, line % inner);
                     let mut taps = [zero; TAPS];
                     for (k, tap) in taps.iter_mut().enumerate() {
@@ -280,9 +249,9 @@ unsafe fn lift<V: Deal, F: Form, const AXES: usize, const ALL: usize>(
                         *tap =
                             if axis == 0 { V::load(from.offset(offsets[at])) } else { values[at] };
                     }
-                    for k in 0..F::POINTS {
-                        let point = product(&F::WEIGHT[k], &taps);
-                        let at = (before * F::POINTS + k) * inner + after;
+                    for (k, row) in WEIGHT.iter().enumerate() {
+                        let point = product(row, &taps);
+                        let at = (before * POINTS + k) * inner + after;
                         if axis + 1 == AXES {
                             odd = point.mul_add(zero, odd);
                             point.store(to.add(at * l.pitch));
@@ -311,12 +280,7 @@ unsafe fn finite<V: Wave>(odd: V) -> bool {
 }
 
 #[inline(always)]
-unsafe fn deal_two<V: Deal>(
-    from: *const V::Element,
-    len: usize,
-    to: *mut V::Element,
-    plane: usize,
-) {
+unsafe fn deal<V: Deal>(from: *const V::Element, len: usize, to: *mut V::Element, plane: usize) {
     for i in 0..len {
         // SAFETY: the caller vouches for the instructions and every vector.
         unsafe {
@@ -324,26 +288,6 @@ unsafe fn deal_two<V: Deal>(
             let (even, odd) = V::load(from).unzip(V::load(from.add(V::LANES)));
             even.store(to.add(i * V::LANES));
             odd.store(to.add(i * V::LANES + plane));
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn deal_four<V: Deal>(
-    from: *const V::Element,
-    len: usize,
-    to: *mut V::Element,
-    plane: usize,
-) {
-    for i in 0..len {
-        // SAFETY: as above.
-        unsafe {
-            let at = |k: usize| V::load(from.add((4 * i + k) * V::LANES));
-            let ((even, odd), (even_next, odd_next)) = (at(0).unzip(at(1)), at(2).unzip(at(3)));
-            let ((a, c), (b, d)) = (even.unzip(even_next), odd.unzip(odd_next));
-            for (k, v) in [a, b, c, d].into_iter().enumerate() {
-                v.store(to.add(i * V::LANES + k * plane));
-            }
         }
     }
 }
@@ -368,47 +312,38 @@ macro_rules! engines {
         // SAFETY of all: an engine is only reached through `engine` with an instruction set that the
         // CPU has; the callers vouch for the memory.
         $($features)*
-        unsafe fn analyse<F: Form, const AXES: usize, const ALL: usize>(a: &Analysis<'_, E>) {
+        unsafe fn analyse<const AXES: usize, const ALL: usize>(a: &Analysis<'_, E>) {
             // SAFETY: as told above; so in all of these.
-            unsafe { super::super::analyse::<$vector, F, AXES, ALL>(a) }
+            unsafe { super::super::analyse::<$vector, AXES, ALL>(a) }
         }
         $($features)*
-        unsafe fn synthesise<F: Form, const AXES: usize, const ALL: usize, const DEALT: bool>(
+        unsafe fn synthesise<const AXES: usize, const ALL: usize, const DEALT: bool>(
             s: &Synthesis<'_, E>,
         ) -> bool {
             // SAFETY: as above.
-            unsafe { super::super::synthesise::<$vector, F, AXES, ALL, DEALT>(s) }
+            unsafe { super::super::synthesise::<$vector, AXES, ALL, DEALT>(s) }
         }
         $($features)*
-        unsafe fn lift<F: Form, const AXES: usize, const ALL: usize>(l: &Lift<'_, E>) -> bool {
+        unsafe fn lift<const AXES: usize, const ALL: usize>(l: &Lift<'_, E>) -> bool {
             // SAFETY: as above.
-            unsafe { super::super::lift::<$vector, F, AXES, ALL>(l) }
+            unsafe { super::super::lift::<$vector, AXES, ALL>(l) }
         }
         $($features)*
-        unsafe fn deal_two(from: *const E, len: usize, to: *mut E, plane: usize) {
+        unsafe fn deal(from: *const E, len: usize, to: *mut E, plane: usize) {
             // SAFETY: as above.
-            unsafe { super::super::deal_two::<$vector>(from, len, to, plane) }
+            unsafe { super::super::deal::<$vector>(from, len, to, plane) }
         }
-        $($features)*
-        unsafe fn deal_four(from: *const E, len: usize, to: *mut E, plane: usize) {
-            // SAFETY: as above.
-            unsafe { super::super::deal_four::<$vector>(from, len, to, plane) }
-        }
-        const fn passes<F: Form, const AXES: usize, const ALL: usize>() -> Passes<E> {
+        const fn passes<const AXES: usize, const ALL: usize>() -> Passes<E> {
             Passes {
-                analyse: analyse::<F, AXES, ALL>,
-                synthesise: [
-                    synthesise::<F, AXES, ALL, false>,
-                    synthesise::<F, AXES, ALL, true>,
-                ],
-                lift: lift::<F, AXES, ALL>,
+                analyse: analyse::<AXES, ALL>,
+                synthesise: [synthesise::<AXES, ALL, false>, synthesise::<AXES, ALL, true>],
+                lift: lift::<AXES, ALL>,
             }
         }
         pub static ENGINE: Engine<E> = Engine {
             lanes: <$vector as $crate::tile::Vector>::LANES,
-            two: [passes::<Two, 1, 4>(), passes::<Two, 2, 16>(), passes::<Two, 3, 64>()],
-            four: [passes::<Four, 1, 6>(), passes::<Four, 2, 36>()],
-            deal: [deal_two, deal_four],
+            passes: [passes::<1, 4>(), passes::<2, 16>(), passes::<3, 64>()],
+            deal,
         };
     };
 }

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::contract::Problem;
 use crate::error::Error;
 use crate::geometry::Geometry;
-use crate::memory::{Workspace, with_scratch};
+use crate::memory::{LINE, Workspace, with_scratch};
 use crate::operand::Taps;
 use crate::parallel::{Stopped, Team, Turn, even_part};
 use crate::tile::{Kernels, TileShape, Tiled};
 use crate::view::{Memory, ViewMut, advance, contiguous};
 
 use super::engine::{Engine, Lift, Passes};
-use super::form::{Kind, TAPS};
+use super::form::TAPS;
 use super::tiling::Tiling;
 
 /// Values below which weights are transformed on one thread: some 20 us.
@@ -28,7 +28,6 @@ const TURNED: usize = 32;
 #[derive(Debug)]
 pub struct Filters<T> {
     values: Workspace,
-    kind: Kind,
     /// Which axes are transformed.
     tiled: Vec<bool>,
     /// The tiles of products that they are for.
@@ -66,7 +65,7 @@ fn steps<T>(
     (outputs, panels): (usize, usize),
     (lanes, groups): (usize, usize),
 ) -> (Steps, usize) {
-    let (rows, line) = (outputs.div_ceil(panels), 64 / size_of::<T>());
+    let (rows, line) = (outputs.div_ceil(panels), LINE / size_of::<T>());
     // A vector reaches beyond its rows: over the next channel's, which come later, or over nothing.
     let tap = channels.saturating_mul(rows).saturating_add(lanes);
     let panel = (tap.saturating_mul(taps).div_ceil(line) | 1).saturating_mul(line);
@@ -124,7 +123,6 @@ impl<T: Tiled> Filters<T> {
         })?;
         Ok(Filters {
             values,
-            kind: tiling.kind,
             tiled: tiling.sides.iter().map(|side| side.tiled).collect(),
             shape,
             outputs,
@@ -139,7 +137,7 @@ impl<T: Tiled> Filters<T> {
     /// Whether they were transformed as a tiling has it.
     pub fn is_of(&self, tiling: &Tiling) -> bool {
         let tiled = tiling.sides.iter().map(|side| side.tiled);
-        self.kind == tiling.kind && tiled.eq(self.tiled.iter().copied())
+        tiled.eq(self.tiled.iter().copied())
     }
 
     /// Whether some of them are not finite, which leaves the plain sum.
@@ -221,7 +219,7 @@ impl<'a, T: Tiled> Stager<'a, T> {
             _ => None,
         };
         let places = tap_places(tiling, &kernel, engine.lanes, backwards);
-        let passes = engine.passes(tiling.kind, tiling.axes());
+        let passes = engine.passes(tiling.axes());
         Ok(Stager { problem, kernels, engine, passes, offsets, run, kernel, places })
     }
 

@@ -1,7 +1,7 @@
 //! Convolution by transforms of small tiles, for kernels of three taps: Winograd's.
 //!
 //! `docs/accuracy.md` has the error and what was measured. In short: along each axis with a kernel of three
-//! and a stride of one, outputs are computed two (or four) at a time from four (six) *points*: the input is
+//! and a stride of one, outputs are computed two at a time from four *points*: the input is
 //! transformed to them ([`form`]), and so are the weights; at each point the products are summed over
 //! channels, and what taps are left, by the same tile kernel as all else; and the sums are transformed back.
 //! That takes 4 products where the plain sum takes 6, on each axis.
@@ -21,7 +21,6 @@ mod tiling;
 mod vector;
 
 pub use filters::Filters;
-pub use form::Kind;
 pub use tiling::Tiling;
 
 use std::sync::OnceLock;
@@ -30,32 +29,28 @@ use crate::contract::{self, Problem};
 use crate::error::{Error, Shape};
 use crate::explain::Description;
 use crate::geometry::{Axis, Geometry};
+use crate::operand;
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Cost, Declined};
 use crate::prepared::once;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
 use nest::{Frame, Nest};
-use tiling::is_able;
+use tiling::{Side, is_able};
 
 /// Work below which a call stays on its caller's thread, in products.
 const SERIAL: f64 = 2.5e6;
 
-/// The transforms that a precision allows: `fast` means the less exact ones, too.
-fn kinds(fast: bool) -> &'static [Kind] {
-    if fast { &[Kind::Two, Kind::Four] } else { &[Kind::Two] }
-}
-
 /// How a convolution would be transformed, if it can be.
-pub fn tiling(geometry: &Geometry, element: usize, fast: bool) -> Option<Tiling> {
+pub fn tiling(geometry: &Geometry, element: usize) -> Option<Tiling> {
     if geometry.positions() * geometry.channels * geometry.outputs == 0 {
         return None;
     }
-    Tiling::new(geometry, kinds(fast), element)
+    Tiling::new(geometry, element)
 }
 
 /// The predicted time of a convolution of elements of some bytes.
-pub fn offer(geometry: &Geometry, element: usize, fast: bool) -> Result<Cost, Declined> {
+pub fn offer(geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
     let axes = &geometry.axes[1..];
     if !axes.iter().any(is_able) {
         let all = |of: fn(&Axis) -> usize| Shape(axes.iter().map(of).collect());
@@ -68,7 +63,7 @@ pub fn offer(geometry: &Geometry, element: usize, fast: bool) -> Result<Cost, De
         );
         return Err(Declined::Cannot(reason.into()));
     }
-    match tiling(geometry, element, fast) {
+    match tiling(geometry, element) {
         Some(tiling) => Ok(tiling.time(geometry, element, geometry.axes[0].output)),
         None => Err(Declined::NotWorth("there is nothing to sum".into())),
     }
@@ -80,27 +75,23 @@ const TRANSFORMS: usize = 5;
 /// How a convolution would be computed.
 pub fn describe<T: Tiled>(
     problem: &Problem<'_, T>,
-    fast: bool,
     kernels: &Kernels<T>,
     threads: usize,
 ) -> Result<Description, Error> {
     let geometry = problem.geometry;
-    let Some(tiling) = tiling(geometry, size_of::<T>(), fast) else {
+    let Some(tiling) = tiling(geometry, size_of::<T>()) else {
         return Ok(Description::default());
     };
     let frame = Frame::new(problem, &tiling, kernels, threads)?;
     let scratch = frame.scratch(&tiling).saturating_mul(size_of::<T>());
     let filters = filters::bytes(geometry, &tiling, kernels);
-    let tiles = tiling.tiles() * geometry.axes[0].output as f64;
-    let products = tiles * (tiling.points() * tiling.taps()) as f64;
-    let taps = geometry.channels * tiling.taps();
+    let left: Vec<usize> = tiling.sides.iter().map(Side::taps).collect();
+    let roundings = operand::roundings(&left, geometry.channels, nest::CHAIN);
     let (shape, _) = filters::tiles(kernels, geometry.outputs);
     Ok(Description {
-        flops: 2.0 * products * (geometry.channels * geometry.outputs * geometry.groups) as f64,
+        flops: 2.0 * tiling.products(geometry),
         workspace: filters.saturating_add(threads.saturating_mul(scratch)),
-        roundings: Some(
-            taps.min(nest::CHAIN) + taps.div_ceil(nest::CHAIN) + TRANSFORMS * tiling.axes(),
-        ),
+        roundings: Some(roundings + TRANSFORMS * tiling.axes()),
         growth: Some(tiling.growth()),
         tile: Some((shape.rows, shape.columns * kernels.lanes)),
         roles: Some(("output channels", "tiles")),
@@ -112,22 +103,19 @@ pub fn describe<T: Tiled>(
 /// Computes a convolution by transforms of tiles; one that has no axis for it, or nothing to sum, directly.
 pub fn convolve<T: Tiled>(
     problem: &Problem<'_, T>,
-    fast: bool,
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
     let geometry = problem.geometry;
-    let Some(tiling) = tiling(geometry, size_of::<T>(), fast) else {
+    let Some(tiling) = tiling(geometry, size_of::<T>()) else {
         return contract::direct(problem, kernels, team);
     };
-    let tiles = tiling.tiles() * geometry.axes[0].output as f64;
-    let products = tiles * (tiling.points() * tiling.taps()) as f64;
-    let work = products * (geometry.channels * geometry.outputs * geometry.groups) as f64;
-    let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
+    let serial = tiling.products(geometry) < SERIAL;
+    let team = &Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
     let engine = engine::<T>(kernels.isa);
     let own = OnceLock::new();
     let make = || Filters::new(problem, &tiling, (kernels, engine), team);
-    let mut filters = once(problem.prepared.map_or(&own, |prepared| &prepared.filters), make)?;
+    let mut filters = once(&problem.prepared.filters, make)?;
     if !filters.is_of(&tiling) {
         // A plan's, of an input whose shape has other axes transformed.
         filters = once(&own, make)?;

@@ -6,10 +6,10 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::contract::{ITEMS_PER_THREAD, Problem};
+use crate::contract::{Problem, wanted_items};
 use crate::cover::Span;
 use crate::error::Error;
-use crate::memory::with_scratch;
+use crate::memory::{LINE, with_scratch};
 use crate::operand::{Forward, Taps};
 use crate::parallel::{Turn, even_part, even_parts};
 use crate::tile::{Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, Tiled};
@@ -97,7 +97,7 @@ impl Frame {
         threads: usize,
     ) -> Result<Self, Error> {
         let geometry = problem.geometry;
-        let wanted = if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 };
+        let wanted = wanted_items(threads);
         let cuts = Cuts::new(tiling, geometry, size_of::<T>(), wanted.div_ceil(geometry.groups));
         let largest = cuts.region(tiling, 0);
         let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), kernels.lanes))?;
@@ -106,7 +106,7 @@ impl Frame {
         let parts = wanted.div_ceil(items).min(all.div_ceil(FEWEST_PANELS)).max(1);
         let strides = &problem.x.strides()[1..];
         let shape = plane.shape(tiling, &largest, strides, (problem.store, kernels.lanes))?;
-        let line = 64 / size_of::<T>();
+        let line = LINE / size_of::<T>();
         let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
         // A smaller block may round its rows up once more.
         let value = odd_lines(shape.values + kernels.lanes);
@@ -250,7 +250,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         desk: &mut Desk<'_, T>,
     ) -> bool {
         let Problem { geometry, x, padding, .. } = self.problem;
-        let passes = self.engine.passes(self.tiling.kind, self.tiling.axes());
+        let passes = self.engine.passes(self.tiling.axes());
         let staged = &mut desk.staged[..shape.staged];
         for channel in 0..geometry.channels {
             let start = (group * geometry.channels + channel) as isize * x.strides()[0];
@@ -258,7 +258,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                 x.read_runs(start, runs, *padding, &mut staged[r * shape.residue..]);
             }
             let from = if self.tiling.dealt() {
-                self.engine.deal(self.tiling.kind, staged, desk.dealt);
+                self.engine.deal(staged, desk.dealt);
                 desk.dealt.as_ptr()
             } else {
                 staged.as_ptr()
@@ -350,7 +350,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         desk: &mut Desk<'_, T>,
     ) -> Result<(), Error> {
         let store = self.problem.store;
-        let passes = self.engine.passes(self.tiling.kind, self.tiling.axes());
+        let passes = self.engine.passes(self.tiling.axes());
         let synthesise = passes.synthesise[usize::from(self.tiling.dealt())];
         let strides = store.out.strides();
         let (step, apart) = self.step();

@@ -12,7 +12,7 @@ use crate::tile::Tiled;
 use crate::view::{Runs, advance};
 
 use super::engine::Place;
-use super::form::Kind;
+use super::form::{OUTPUTS, POINTS};
 use super::tiling::{Side, Tiling};
 
 /// Bytes of a block's values of the input and of the sums at all points, together about the second-level
@@ -127,7 +127,7 @@ impl Region {
     pub fn outputs(&self, tiling: &Tiling) -> Vec<usize> {
         let sides = tiling.sides.iter().zip(self.residues.iter().zip(&self.lens));
         let of = |(side, (residues, len)): (&Side, (&Range<usize>, &Range<usize>))| {
-            let tile = if side.tiled { tiling.kind.outputs() } else { 1 };
+            let tile = if side.tiled { OUTPUTS } else { 1 };
             (residues.len() * len.len() * tile).min(side.axis.output)
         };
         sides.map(of).collect()
@@ -142,8 +142,7 @@ impl Region {
     fn cost(&self, tiling: &Tiling, geometry: &Geometry) -> f64 {
         let residues: usize = self.residues.iter().map(Range::len).product();
         let sides = tiling.sides.iter().zip(&self.lens);
-        let staged: f64 =
-            sides.map(|(side, len)| staged(side, tiling.kind, len.len()) as f64).product();
+        let staged: f64 = sides.map(|(side, len)| staged(side, len.len()) as f64).product();
         let staged = staged * residues as f64 / self.positions() as f64;
         let row = self.lens[self.lens.len() - 1].len() as f64;
         let products = tiling.points() * tiling.taps() * geometry.outputs;
@@ -152,8 +151,8 @@ impl Region {
 }
 
 /// Elements that some tiles of an axis are staged in.
-fn staged(side: &Side, kind: Kind, len: usize) -> usize {
-    if side.tiled { kind.outputs() * (len + 1) } else { extent(&side.axis, len) }
+fn staged(side: &Side, len: usize) -> usize {
+    if side.tiled { OUTPUTS * (len + 1) } else { extent(&side.axis, len) }
 }
 
 /// A row of results: neighbours along the last axis.
@@ -227,17 +226,15 @@ impl Plane {
         largest: &Region,
         (element, lanes): (usize, usize),
     ) -> Result<Self, Error> {
-        let (kind, last) = (tiling.kind, tiling.sides.len() - 1);
-        let dealt = if tiling.dealt() { kind.outputs() } else { 1 };
+        let last = tiling.sides.len() - 1;
+        let dealt = if tiling.dealt() { OUTPUTS } else { 1 };
         let axes = tiling.sides.iter().enumerate().map(|(a, side)| match side {
             Side { tiled: false, axis, .. } => *axis,
             // The last axis is staged as it is, with room for whole tiles, and dealt afterwards.
             Side { axis, .. } if a == last => {
-                Axis { kernel: kind.outputs() + 1, stride: axis.dilation, ..*axis }
+                Axis { kernel: OUTPUTS + 1, stride: axis.dilation, ..*axis }
             }
-            Side { axis, .. } => {
-                Axis { kernel: kind.points(), stride: kind.outputs() * axis.dilation, ..*axis }
-            }
+            Side { axis, .. } => Axis { kernel: POINTS, stride: OUTPUTS * axis.dilation, ..*axis },
         });
         let outputs = geometry.outputs;
         let geometry = Geometry { axes: axes.collect(), ..geometry.clone() };
@@ -287,7 +284,7 @@ impl Plane {
         (store, lanes): (&Store<'_, T>, usize),
     ) -> Result<Shape, Error> {
         let Plane { layout, dealt, .. } = self;
-        let (kind, last) = (tiling.kind, tiling.sides.len() - 1);
+        let last = tiling.sides.len() - 1;
         let residues: Vec<Vec<usize>> = combinations(&region.residues);
         let mut block = Block(region.lens.clone());
         block.0[last] = block.0[last].start * dealt..block.0[last].end * dealt;
@@ -325,7 +322,7 @@ impl Plane {
         shape.plane = vectors((last_tile + lanes) * dealt);
         let per_axis =
             tiling.sides.iter().filter(|side| side.tiled).count() - usize::from(*dealt > 1);
-        shape.planes = kind.outputs().pow(per_axis as u32);
+        shape.planes = OUTPUTS.pow(per_axis as u32);
         self.rows(tiling, region, (&residues, store), &mut shape);
         Ok(shape)
     }
@@ -340,20 +337,19 @@ impl Plane {
         let (dealt, last) = (self.dealt, tiling.sides.len() - 1);
         let taps = self.layout.offsets()?;
         let tiled = || tiling.sides.iter().enumerate().filter(|(_, side)| side.tiled);
-        let points = tiling.kind.points();
         // How far an element lies behind the first, and in which of the planes that are dealt.
         let place = |a: usize, k: usize| match a == last {
             true => (k / dealt, k % dealt),
             false => (taps[a][k] as usize / dealt, 0),
         };
-        let reach: usize = tiled().map(|(a, _)| place(a, points - 1).0).sum();
+        let reach: usize = tiled().map(|(a, _)| place(a, POINTS - 1).0).sum();
         let end = shape.analysis.iter().map(|place| place.slab as usize + reach).max();
         let end = end.unwrap_or(0).max(residues * self.layout.plane() / dealt);
         let plane = (end + lanes).next_multiple_of(lanes);
         shape.staged = plane * dealt;
         shape.offsets = tiled().fold(vec![0], |all, (a, _)| {
             let along = |&at: &isize| {
-                (0..points).map(move |k| {
+                (0..POINTS).map(move |k| {
                     let (behind, of) = place(a, k);
                     at + (behind + of * plane) as isize
                 })
@@ -451,14 +447,13 @@ impl Plane {
         (residues, store): (&[Vec<usize>], &Store<'_, T>),
         shape: &mut Shape,
     ) {
-        let (kind, last) = (tiling.kind, tiling.sides.len() - 1);
+        let last = tiling.sides.len() - 1;
         let strides = &store.out.strides()[1..];
         let pitches = self.all_pitches(tiling.taps() > 1);
-        let m = kind.outputs();
         // Outputs of a tile on each axis, but those that are dealt.
         let inside: Vec<usize> = tiling.sides[..last]
             .iter()
-            .map(|side| if side.tiled { m } else { 1 })
+            .map(|side| if side.tiled { OUTPUTS } else { 1 })
             .chain([1])
             .collect();
         let lens: Vec<usize> = region.lens[..last].iter().map(Range::len).collect();
@@ -475,7 +470,7 @@ impl Plane {
                     let (mut to, mut position, mut valid) = (0, 0, true);
                     for (a, side) in tiling.sides.iter().enumerate() {
                         let tile = region.lens[a].start + if a < last { index[a] } else { 0 };
-                        let step = if side.tiled { m } else { 1 };
+                        let step = if side.tiled { OUTPUTS } else { 1 };
                         output[a] = further[a] + (tile * step + within[a]) * dilation(side);
                         valid &= output[a] < positions[a];
                         to += output[a] as isize * strides[a];

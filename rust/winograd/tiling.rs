@@ -6,7 +6,7 @@
 use crate::geometry::{Axis, Geometry};
 use crate::plan::Cost;
 
-use super::form::{Kind, TAPS};
+use super::form::{self, OUTPUTS, POINTS, TAPS};
 
 /// Most axes that are transformed; others stay as taps of the sums.
 const MOST_AXES: usize = 3;
@@ -26,15 +26,13 @@ pub struct Side {
 }
 
 impl Side {
-    fn new(axis: Axis, kind: Option<Kind>) -> Self {
-        match kind {
-            None => Side { axis, tiled: false, residues: 1, len: axis.output },
-            Some(kind) => {
-                let residues = axis.dilation.min(axis.output);
-                let len = axis.output.div_ceil(axis.dilation).div_ceil(kind.outputs());
-                Side { axis, tiled: true, residues, len }
-            }
+    fn new(axis: Axis, tiled: bool) -> Self {
+        if !tiled {
+            return Side { axis, tiled, residues: 1, len: axis.output };
         }
+        let residues = axis.dilation.min(axis.output);
+        let len = axis.output.div_ceil(axis.dilation).div_ceil(OUTPUTS);
+        Side { axis, tiled, residues, len }
     }
 
     /// Taps that stay.
@@ -46,8 +44,6 @@ impl Side {
 /// How a convolution is transformed.
 #[derive(Clone, Debug)]
 pub struct Tiling {
-    /// By which transforms.
-    pub kind: Kind,
     /// One an axis of the geometry.
     pub sides: Vec<Side>,
 }
@@ -64,8 +60,8 @@ const STAGE: f64 = 0.15;
 const CALL: f64 = 3e3;
 
 impl Tiling {
-    /// The one that is predicted to take the least time, by one of some transforms.
-    pub fn new(geometry: &Geometry, kinds: &[Kind], element: usize) -> Option<Self> {
+    /// The one that is predicted to take the least time.
+    pub fn new(geometry: &Geometry, element: usize) -> Option<Self> {
         let able: Vec<usize> =
             (1..geometry.axes.len()).filter(|&a| is_able(&geometry.axes[a])).collect();
         let mut best: Option<(f64, Tiling)> = None;
@@ -75,18 +71,13 @@ impl Tiling {
             if set.count_ones() as usize > MOST_AXES {
                 continue;
             }
-            for &kind in kinds {
-                let tiled = |a| able.iter().position(|&b| a == b).is_some_and(|i| set >> i & 1 > 0);
-                if kind == Kind::Four && set.count_ones() > 2 {
-                    continue;
-                }
-                let axes = geometry.axes.iter().enumerate();
-                let sides = axes.map(|(a, &axis)| Side::new(axis, tiled(a).then_some(kind)));
-                let tiling = Tiling { kind, sides: sides.collect() };
-                let time = tiling.time(geometry, element, 1).whole();
-                if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                    best = Some((time, tiling));
-                }
+            let tiled = |a| able.iter().position(|&b| a == b).is_some_and(|i| set >> i & 1 > 0);
+            let axes = geometry.axes.iter().enumerate();
+            let sides = axes.map(|(a, &axis)| Side::new(axis, tiled(a)));
+            let tiling = Tiling { sides: sides.collect() };
+            let time = tiling.time(geometry, element, 1).whole();
+            if best.as_ref().is_none_or(|(least, _)| time < *least) {
+                best = Some((time, tiling));
             }
         }
         best.map(|(_, tiling)| tiling)
@@ -99,7 +90,7 @@ impl Tiling {
 
     /// Points of a tile.
     pub fn points(&self) -> usize {
-        self.kind.points().pow(self.axes() as u32)
+        POINTS.pow(self.axes() as u32)
     }
 
     /// Taps that are not transformed.
@@ -117,17 +108,17 @@ impl Tiling {
         self.sides[1..].iter().map(|side| (side.residues * side.len) as f64).product()
     }
 
-    /// Multiplications of the plain sum for each one that is done.
-    pub fn saved(&self, geometry: &Geometry) -> f64 {
-        let outputs: f64 = geometry.axes[1..].iter().map(|axis| axis.output as f64).product();
-        let products = self.tiles() * (self.points() * self.taps()) as f64;
-        outputs * geometry.kernel_taps() as f64 / products
+    /// Multiplications that are done at points.
+    pub fn products(&self, geometry: &Geometry) -> f64 {
+        let pairs = geometry.groups * geometry.channels * geometry.outputs;
+        let tiles = self.tiles() * geometry.axes[0].output as f64;
+        tiles * (self.points() * self.taps()) as f64 * pairs as f64
     }
 
     /// What the bound of the error has beside the roundings: at most so many times the sum over channels
     /// of |w|_1 max |x| goes through the products of a tile.
     pub fn growth(&self) -> f64 {
-        self.kind.growth().powi(self.axes() as i32)
+        form::growth().powi(self.axes() as i32)
     }
 
     /// The predicted time for some images.
@@ -147,7 +138,7 @@ impl Tiling {
         let read = tiles * self.sides.iter().map(reach).product::<f64>();
         // Few outputs fill few rows of a product's tile.
         let product = PRODUCT * (4.0 / outputs).max(1.0);
-        let staged = read * (self.kind.outputs().pow(self.axes() as u32)) as f64 * 1.3;
+        let staged = read * OUTPUTS.pow(self.axes() as u32) as f64 * 1.3;
         let one = tiles * points * taps * channels * outputs * product
             + read * channels * points * ANALYSE
             + tiles * outputs * points * SYNTHESISE
