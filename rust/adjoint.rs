@@ -17,13 +17,13 @@
 
 use std::ops::Range;
 
-use crate::contract::Problem;
 use crate::error::{Error, room};
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode, gcd};
 use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Method, Planned};
 use crate::prepared::Prepared;
+use crate::problem::Problem;
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{View, ViewMut, advance};

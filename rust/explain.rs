@@ -1,38 +1,15 @@
 //! What is known of a convolution before it is computed: which method "auto" takes, what each would cost
 //! or why it declines, and how it would go about it. Numbers alone; the text is Python's.
 
-use crate::contract::{self, Problem};
+use crate::contract;
 use crate::error::Error;
 use crate::fft;
-use crate::plan::{Cost, Declined, METHODS, Method};
+use crate::offer::{Cost, Declined, Description};
+use crate::plan::{METHODS, Method};
+use crate::problem::Problem;
 use crate::separable;
 use crate::tile::{Kernels, Tiled};
 use crate::winograd;
-
-/// How a method computes a problem.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Description {
-    /// Floating-point operations that it takes; for transforms, about.
-    pub flops: f64,
-    /// Bytes that it takes beside its arrays, at most.
-    pub workspace: usize,
-    /// The k of its bound of the error, gamma(k) times the sum of the absolute values of all products;
-    /// `None` where the bound is of another kind.
-    pub roundings: Option<usize>,
-    /// If that is of sums at points of transforms: by what it is multiplied, with the sum over channels of
-    /// |w|_1 max |x| over a tile in the place of that sum.
-    pub growth: Option<f64>,
-    /// Binary logarithm of the numbers that are transformed together, on which the other bound depends.
-    pub levels: Option<f64>,
-    /// Rows of a tile, and elements of its columns.
-    pub tile: Option<(usize, usize)>,
-    /// What its rows and its vectors are.
-    pub roles: Option<(&'static str, &'static str)>,
-    /// Outputs of a block, on each axis: the batch, then the spatial ones.
-    pub block: Vec<usize>,
-    /// Whether the input is read where it lies.
-    pub in_place: bool,
-}
 
 /// One method, for a problem.
 #[derive(Clone, Debug)]

@@ -7,6 +7,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`geometry`] | options and shapes in, a checked [`geometry::Geometry`] out: all validation |
+//! | [`problem`] | a geometry with its arrays: what every method gets |
+//! | [`offer`] | what a method says of it: its cost, or why it declines |
 //! | [`plan`] | which method computes it |
 //! | [`explain`] | what is known of a convolution before it is computed |
 //! | [`view`] | strided arrays of the caller |
@@ -43,11 +45,13 @@ pub mod gradient;
 pub mod local;
 pub mod memory;
 pub mod number;
+pub mod offer;
 pub mod operand;
 pub mod packed;
 pub mod parallel;
 pub mod plan;
 pub mod prepared;
+pub mod problem;
 #[cfg(feature = "python")]
 mod python;
 pub mod separable;

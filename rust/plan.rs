@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 
-use crate::contract::{self, Problem};
+use crate::contract;
 use crate::error::Error;
 use crate::fft::{self, Transformed};
 use crate::geometry::{Axis, Geometry};
+use crate::offer::{Cost, Declined};
 use crate::parallel::{Stopped, Team};
+use crate::problem::Problem;
 use crate::separable;
 use crate::tile::{Kernels, Tiled};
 use crate::winograd;
@@ -30,41 +32,6 @@ pub enum Method {
 /// Every method, the reference first.
 pub const METHODS: [Method; 4] = [Method::Direct, Method::Fft, Method::Winograd, Method::Separable];
 
-/// What a problem would take, in nanoseconds on one thread of a nominal machine (3 GHz with AVX-512). It
-/// depends on the problem alone, never on the machine, so that "auto" gives the same bits everywhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Cost {
-    /// What is done with the weights alone, which a plan does once.
-    pub weights: f64,
-    /// All else.
-    pub work: f64,
-}
-
-impl Cost {
-    /// Both.
-    pub fn whole(self) -> f64 {
-        self.weights + self.work
-    }
-}
-
-/// Why a method is not for a problem: a clause that can follow "because".
-#[derive(Clone, Debug, PartialEq)]
-pub enum Declined {
-    /// It would be slower than the direct sum for certain: "auto" asks no further, `method=` still may.
-    NotWorth(Cow<'static, str>),
-    /// It cannot compute the problem.
-    Cannot(Cow<'static, str>),
-}
-
-impl Declined {
-    /// The reason.
-    pub fn reason(&self) -> &str {
-        match self {
-            Declined::NotWorth(reason) | Declined::Cannot(reason) => reason,
-        }
-    }
-}
-
 /// Why only the plain sum is for integers.
 const INEXACT: Declined = Declined::Cannot(Cow::Borrowed("integers are summed exactly"));
 
@@ -74,16 +41,6 @@ const CHOICE: f64 = 40e3;
 
 /// What another method must take of the direct sum's time to be preferred to it, which rounds least.
 const PREFERRED: f64 = 0.9;
-
-/// Floating-point operations a nanosecond of the nominal machine, in float32, and bytes that it moves to and
-/// from memory.
-const PEAK: f64 = 240.0;
-const MEMORY: f64 = 30.0;
-
-/// The least nanoseconds in which the nominal machine could do some plain sums over some bytes: its roofline.
-pub fn bound(flops: f64, bytes: f64, element: usize) -> f64 {
-    (flops / PEAK * element as f64 / 4.0).max(bytes / MEMORY)
-}
 
 /// Whether the direct sum is taken without asking any other method.
 pub fn is_small(geometry: &Geometry, element: usize) -> bool {

@@ -23,13 +23,13 @@ use arguments::{Any, Constant, boolean, integer, shape, spec, wrong_type};
 use array::{Array, Outcome, Part, canonical};
 use dtype::{Numbers, Pass, Sums, Wanted, with_element};
 
-use crate::contract::Problem;
 use crate::error::{Error, Kind};
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
 use crate::plan::{Method, Planned};
 use crate::prepared::Prepared;
+use crate::problem::Problem;
 use crate::store::Store;
 use crate::tile::{self, Tiled};
 

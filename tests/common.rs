@@ -3,12 +3,12 @@
 
 #![allow(dead_code)] // neither of them uses all
 
-use faltung::contract::Problem;
 use faltung::geometry::{Activation, Geometry, Spec};
 use faltung::operand::Weights;
 use faltung::parallel::{Stopped, Team};
 use faltung::plan::{Method, Planned};
 use faltung::prepared::Prepared;
+use faltung::problem::Problem;
 use faltung::store::Store;
 use faltung::tile::Kernels;
 use faltung::view::{Element, View, ViewMut, contiguous};

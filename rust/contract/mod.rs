@@ -12,21 +12,21 @@ mod windows;
 
 use crate::cover::{Cover, Positions, Span};
 use crate::error::Error;
-use crate::explain::Description;
 use crate::geometry::Geometry;
 use crate::memory::with_scratch;
-use crate::operand::{self, Forward, Weights};
+use crate::offer::{Cost, Description};
+use crate::operand::{self, Forward};
 use crate::packed::Packed;
 use crate::parallel::{Stopped, Team, Turn, even_parts};
-use crate::plan::Cost;
-use crate::prepared::{Prepared, once};
+use crate::prepared::once;
+use crate::problem::Problem;
 use crate::slab::Block;
-use crate::store::{Store, Target};
+use crate::store::Target;
 use crate::tile::{
     Bias, CHAIN, Contraction, Ending, Finish, Kernels, MAX_COLUMNS, STRIP, Strip, Sum, TileShape,
     Tiled,
 };
-use crate::view::{Runs, View, advance};
+use crate::view::{Runs, advance};
 
 use input::Input;
 use roles::Roles;
@@ -42,24 +42,8 @@ pub(crate) const SERIAL_FLOPS: f64 = 5e6;
 /// of the peak (Sapphire Rapids).
 const FEW_VECTORS: usize = 8;
 
-/// A convolution with its arrays.
-pub struct Problem<'a, T> {
-    /// Sizes, checked.
-    pub geometry: &'a Geometry,
-    /// Input, canonical strides `[channel, batch, *spatial]`.
-    pub x: &'a View<'a>,
-    /// Weights.
-    pub weights: &'a Weights<'a, T>,
-    /// Places for what methods make of them, filled by the first that wants it.
-    pub prepared: &'a Prepared<T>,
-    /// What lies outside the input in constant mode.
-    pub padding: T,
-    /// The result and what is done to it.
-    pub store: &'a Store<'a, T>,
-}
-
 /// Nanoseconds that a multiply-add of float32 takes on one thread of the nominal machine of
-/// [`plan`](crate::plan), as measured on a Sapphire Rapids core: with many output channels to a group
+/// [`offer`](crate::offer), as measured on a Sapphire Rapids core: with many output channels to a group
 /// (205 GFLOP/s), with tiles of neighbouring outputs (140), and where neither is to be had (75). A signal
 /// by its phases runs as many output channels do, but its staging and turning take a nanosecond a result.
 const MANY_OUTPUTS: f64 = 2.0 / 205.0;

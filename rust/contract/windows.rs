@@ -11,9 +11,9 @@
 use super::Problem;
 use super::split::{block_lens, nth_block, wanted_items};
 use crate::error::Error;
-use crate::explain::Description;
 use crate::geometry::{Geometry, gcd};
 use crate::memory::with_scratch;
+use crate::offer::Description;
 use crate::parallel::{Turn, even_parts};
 use crate::slab::{Block, Layout};
 use crate::tile::{

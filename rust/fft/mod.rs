@@ -24,13 +24,13 @@ mod vector;
 pub use block::Transformed;
 pub(crate) use vector::Wave;
 
-use crate::contract::{self, Problem};
+use crate::contract;
 use crate::error::Error;
-use crate::explain::Description;
 use crate::geometry::Geometry;
+use crate::offer::{Cost, Declined, Description};
 use crate::parallel::{Stopped, Team};
-use crate::plan::{Cost, Declined};
 use crate::prepared::once;
+use crate::problem::Problem;
 use crate::tile::Kernels;
 use crate::view::Element;
 use block::Engine;

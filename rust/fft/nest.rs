@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::contract::{Problem, wanted_items};
+use crate::contract::wanted_items;
 use crate::error::Error;
 use crate::memory::{Workspace, with_scratch};
 use crate::parallel::{Stopped, Team, Turn, even_part, even_parts};
+use crate::problem::Problem;
 use crate::view::{Runs, ViewMut, advance};
 
 use super::block::{Engine, Products, Touch, Transformed, Values};

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::contract::Problem;
 use crate::error::{Error, room};
 use crate::memory::{Workspace, with_scratch};
 use crate::parallel::{Stopped, Team};
+use crate::problem::Problem;
 use crate::view::{ViewMut, advance};
 
 use super::block::{Engine, Transformed, Values};

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::plan::Cost;
+use crate::offer::Cost;
 
 use super::block::Shape;
 

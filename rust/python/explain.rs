@@ -7,8 +7,9 @@ use super::Call;
 use super::arguments::Any;
 use super::array::Outcome;
 use super::dtype::with_element;
-use crate::explain::{Candidate, Description, candidates};
-use crate::plan::{self, Declined, Method, Planned};
+use crate::explain::{Candidate, candidates};
+use crate::offer::{self, Declined, Description};
+use crate::plan::{self, Method, Planned};
 use crate::tile;
 
 /// The facts behind `faltung.explain`, which documents them. Neither `x` nor a result is looked at, but for
@@ -75,7 +76,7 @@ fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'
     facts.set_item("dtype", call.numbers.result.name())?;
     facts.set_item("flops", geometry.flops())?;
     facts.set_item("bytes", bytes)?;
-    facts.set_item("bound", plan::bound(geometry.flops(), bytes, size))?;
+    facts.set_item("bound", offer::bound(geometry.flops(), bytes, size))?;
     facts.set_item("small", plan::is_small(geometry, size))?;
     facts.set_item("isa", kernels.isa.name())?;
     facts.set_item("threads", call.threads)?;

@@ -13,15 +13,15 @@ mod factors;
 
 use std::ops::Range;
 
-use crate::contract::{self, Problem, wanted_items};
+use crate::contract::{self, wanted_items};
 use crate::error::Error;
-use crate::explain::Description;
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
 use crate::memory::Workspace;
+use crate::offer::{Cost, Declined, Description};
 use crate::operand::Weights;
 use crate::parallel::{Stopped, Team, Turn, even_part};
-use crate::plan::{Cost, Declined};
 use crate::prepared::{Prepared, once};
+use crate::problem::Problem;
 use crate::slab::{Block, Layout};
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
@@ -42,7 +42,7 @@ const SPARE: usize = 16;
 /// Results below which a call stays on its caller's thread.
 const SERIAL: usize = 1 << 15;
 
-// Nanoseconds on the nominal machine of `plan`.
+// Nanoseconds on the nominal machine of `offer`.
 
 /// Of an element that one pass leaves for the next.
 const MOVE: f64 = 0.8;

@@ -4,12 +4,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::contract::Problem;
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::memory::{LINE, Workspace, with_scratch};
 use crate::operand::Taps;
 use crate::parallel::{Stopped, Team, Turn, even_part};
+use crate::problem::Problem;
 use crate::tile::{Kernels, TileShape, Tiled};
 use crate::view::{Memory, ViewMut, advance, contiguous};
 

@@ -25,14 +25,14 @@ pub use tiling::Tiling;
 
 use std::sync::OnceLock;
 
-use crate::contract::{self, Problem};
+use crate::contract;
 use crate::error::{Error, Shape};
-use crate::explain::Description;
 use crate::geometry::{Axis, Geometry};
+use crate::offer::{Cost, Declined, Description};
 use crate::operand;
 use crate::parallel::{Stopped, Team};
-use crate::plan::{Cost, Declined};
 use crate::prepared::once;
+use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
 use nest::{Frame, Nest};

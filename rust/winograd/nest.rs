@@ -6,12 +6,13 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::contract::{Problem, wanted_items};
+use crate::contract::wanted_items;
 use crate::cover::Span;
 use crate::error::Error;
 use crate::memory::{LINE, with_scratch};
 use crate::operand::{Forward, Taps};
 use crate::parallel::{Turn, even_part, even_parts};
+use crate::problem::Problem;
 use crate::tile::{Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, Tiled};
 use crate::view::Memory;
 

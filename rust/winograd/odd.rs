@@ -4,9 +4,10 @@
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use crate::contract::{self, Problem};
+use crate::contract;
 use crate::error::room;
 use crate::parallel::{Stopped, Team};
+use crate::problem::Problem;
 use crate::store::Store;
 use crate::tile::Tiled;
 use crate::view::ViewMut;

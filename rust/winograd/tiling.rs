@@ -4,7 +4,7 @@
 //! an image change the bits of a result.
 
 use crate::geometry::{Axis, Geometry};
-use crate::plan::Cost;
+use crate::offer::Cost;
 
 use super::form::{self, OUTPUTS, POINTS, TAPS};
 
@@ -48,7 +48,7 @@ pub struct Tiling {
     pub sides: Vec<Side>,
 }
 
-/// Nanoseconds on one thread of the nominal machine of [`plan`](crate::plan), float32, as measured on a
+/// Nanoseconds on one thread of the nominal machine of [`offer`](crate::offer), float32, as measured on a
 /// Sapphire Rapids core: a product and sum; a value of the input, of the sums and of the weights at a
 /// point; an element that is staged; and a value of the weights beyond what a cache holds, each time that
 /// it is read.

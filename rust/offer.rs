@@ -1,0 +1,73 @@
+//! What a method says of a problem: what it would cost, or why it declines, and how it would go about it.
+
+use std::borrow::Cow;
+
+/// What a problem would take, in nanoseconds on one thread of a nominal machine (3 GHz with AVX-512). It
+/// depends on the problem alone, never on the machine, so that "auto" gives the same bits everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// What is done with the weights alone, which a plan does once.
+    pub weights: f64,
+    /// All else.
+    pub work: f64,
+}
+
+impl Cost {
+    /// Both.
+    pub fn whole(self) -> f64 {
+        self.weights + self.work
+    }
+}
+
+/// Why a method is not for a problem: a clause that can follow "because".
+#[derive(Clone, Debug, PartialEq)]
+pub enum Declined {
+    /// It would be slower than the direct sum for certain: "auto" asks no further, `method=` still may.
+    NotWorth(Cow<'static, str>),
+    /// It cannot compute the problem.
+    Cannot(Cow<'static, str>),
+}
+
+impl Declined {
+    /// The reason.
+    pub fn reason(&self) -> &str {
+        match self {
+            Declined::NotWorth(reason) | Declined::Cannot(reason) => reason,
+        }
+    }
+}
+
+/// Floating-point operations a nanosecond of the nominal machine, in float32, and bytes that it moves to and
+/// from memory.
+const PEAK: f64 = 240.0;
+const MEMORY: f64 = 30.0;
+
+/// The least nanoseconds in which the nominal machine could do some plain sums over some bytes: its roofline.
+pub fn bound(flops: f64, bytes: f64, element: usize) -> f64 {
+    (flops / PEAK * element as f64 / 4.0).max(bytes / MEMORY)
+}
+
+/// How a method computes a problem.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// Floating-point operations that it takes; for transforms, about.
+    pub flops: f64,
+    /// Bytes that it takes beside its arrays, at most.
+    pub workspace: usize,
+    /// The k of its bound of the error, gamma(k) times the sum of the absolute values of all products;
+    /// `None` where the bound is of another kind.
+    pub roundings: Option<usize>,
+    /// If that is of sums at points of transforms: by what it is multiplied, with the sum over channels of
+    /// |w|_1 max |x| over a tile in the place of that sum.
+    pub growth: Option<f64>,
+    /// Binary logarithm of the numbers that are transformed together, on which the other bound depends.
+    pub levels: Option<f64>,
+    /// Rows of a tile, and elements of its columns.
+    pub tile: Option<(usize, usize)>,
+    /// What its rows and its vectors are.
+    pub roles: Option<(&'static str, &'static str)>,
+    /// Outputs of a block, on each axis: the batch, then the spatial ones.
+    pub block: Vec<usize>,
+    /// Whether the input is read where it lies.
+    pub in_place: bool,
+}

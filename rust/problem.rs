@@ -1,0 +1,23 @@
+//! A convolution with its arrays, as every method gets it.
+
+use crate::geometry::Geometry;
+use crate::operand::Weights;
+use crate::prepared::Prepared;
+use crate::store::Store;
+use crate::view::View;
+
+/// A convolution with its arrays.
+pub struct Problem<'a, T> {
+    /// Sizes, checked.
+    pub geometry: &'a Geometry,
+    /// Input, canonical strides `[channel, batch, *spatial]`.
+    pub x: &'a View<'a>,
+    /// Weights.
+    pub weights: &'a Weights<'a, T>,
+    /// Places for what methods make of them, filled by the first that wants it.
+    pub prepared: &'a Prepared<T>,
+    /// What lies outside the input in constant mode.
+    pub padding: T,
+    /// The result and what is done to it.
+    pub store: &'a Store<'a, T>,
+}
