@@ -35,6 +35,16 @@ pub struct Lanes {
     pub rows: usize,
 }
 
+impl Lanes {
+    /// Whether `next` is the part that follows, both in the vector and in the result, `step` bytes apart:
+    /// rows of positions without junk between them are as one.
+    fn goes_on(&self, next: &Lanes, step: isize) -> bool {
+        next.lane == self.lane + self.len
+            && next.to == self.to + self.len as isize * step
+            && next.rows == self.rows
+    }
+}
+
 /// What a [`Cover`] lays vectors over.
 #[derive(Clone, Copy, Debug)]
 pub struct Positions<'a> {
@@ -98,12 +108,16 @@ impl Cover {
                     Some((at, _)) => stop = stop.min(at),
                     None => {}
                 }
-                parts.push(Lanes {
+                let part = Lanes {
                     lane: (next - start) as usize,
                     len: (stop - next) as usize,
                     to: to + (next - first) * strides[inner],
                     rows,
-                });
+                };
+                match parts.last_mut() {
+                    Some(before) if before.goes_on(&part, strides[inner]) => before.len += part.len,
+                    _ => parts.push(part),
+                }
                 next = stop;
             }
             advance(&mut index, outer);
