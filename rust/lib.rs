@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`geometry`] | options and shapes in, a checked [`geometry::Geometry`] out: all validation |
 //! | [`plan`] | which method computes it |
+//! | [`explain`] | what is known of a convolution before it is computed |
 //! | [`view`] | strided arrays of the caller |
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
@@ -33,6 +34,7 @@ pub mod adjoint;
 pub mod contract;
 pub mod cover;
 pub mod error;
+pub mod explain;
 pub mod fft;
 pub mod geometry;
 pub mod gradient;

@@ -69,6 +69,21 @@ const CHOICE: f64 = 40e3;
 /// What another method must take of the direct sum's time to be preferred to it, which rounds least.
 const PREFERRED: f64 = 0.9;
 
+/// Floating-point operations a nanosecond of the nominal machine, in float32, and bytes that it moves to and
+/// from memory.
+const PEAK: f64 = 240.0;
+const MEMORY: f64 = 30.0;
+
+/// The least nanoseconds in which the nominal machine could do some plain sums over some bytes: its roofline.
+pub fn bound(flops: f64, bytes: f64, element: usize) -> f64 {
+    (flops / PEAK * element as f64 / 4.0).max(bytes / MEMORY)
+}
+
+/// Whether the direct sum is taken without asking any other method.
+pub fn is_small(geometry: &Geometry, element: usize) -> bool {
+    contract::offer(geometry, element).whole() < CHOICE
+}
+
 impl Method {
     /// The name that `method=` takes.
     pub fn name(self) -> &'static str {
@@ -119,10 +134,10 @@ impl Method {
 
     /// The same, where `suits` tells which methods keep their offers. It is asked of the best alone.
     fn best(geometry: &Geometry, element: usize, suits: impl Fn(Method) -> bool) -> Self {
-        let direct = contract::offer(geometry, element).whole();
-        if direct < CHOICE {
+        if is_small(geometry, element) {
             return Method::Direct;
         }
+        let direct = contract::offer(geometry, element).whole();
         let mut rivals: Vec<(Method, f64)> = METHODS[1..]
             .iter()
             .filter_map(|&method| Some((method, method.offer(geometry, element).ok()?.whole())))

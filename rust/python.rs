@@ -3,6 +3,7 @@
 
 mod arguments;
 mod array;
+mod explain;
 mod gradient;
 mod ladder;
 mod memory;
@@ -10,6 +11,7 @@ mod plan;
 
 use std::cell::RefCell;
 
+use numpy::PyUntypedArray;
 use numpy::prelude::*;
 use pyo3::exceptions::{
     PyImportError, PyKeyboardInterrupt, PyMemoryError, PyTypeError, PyValueError,
@@ -76,34 +78,80 @@ impl<'py> Call<'py> {
             ];
             check_out::<T>(out, &expected, inputs)?
         };
+        let kernels = tile::kernels::<T>()?;
+        self.with::<T, _>(&result, |problem| {
+            interruptible(py, self.geometry.flops(), |stop| {
+                let team = Team { threads: self.threads, stop };
+                crate::plan::run(self.method, problem, kernels, &team)
+            })
+        })?;
+        Ok(result.into_any().unbind())
+    }
+
+    /// Does `work` with the convolution whose result belongs into an array.
+    fn with<T: Transformed + numpy::Element, R>(
+        &self,
+        result: &Bound<'py, PyUntypedArray>,
+        work: impl FnOnce(&Problem<'_, T>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let (shape, strides) = canonical(&self.geometry, &self.x.array);
         let x = self.x.view(&shape, strides);
         let shape = self.weight.shape();
         let weight = self.weight.view(shape, self.weight.array.strides().to_vec());
-        let (out_shape, out_strides) = canonical(&self.geometry, &result);
+        let (out_shape, out_strides) = canonical(&self.geometry, result);
         // SAFETY: the array is new or was checked: writable, of this type, apart from the inputs, and
         // without elements that overlap.
-        let out = unsafe { ViewMut::<T>::new(data(&result), &out_shape, out_strides) };
+        let out = unsafe { ViewMut::<T>::new(data(result), &out_shape, out_strides) };
         let mut bias = vec![T::default(); self.bias.as_ref().map_or(0, |bias| bias.shape()[0])];
         if let Some(array) = &self.bias {
             let strides = array.array.strides();
             array.view(array.shape(), strides.to_vec()).read(0, strides[0], &mut bias);
         }
-        let kernels = tile::kernels::<T>()?;
-        interruptible(py, self.geometry.flops(), |stop| {
-            let weights = Weights::new(&weight, shape, self.flip)?;
-            let store = Store { out, bias: &bias, activation: self.activation, accumulate: false };
-            let problem = Problem {
-                geometry: &self.geometry,
-                x: &x,
-                weights: &weights,
-                prepared: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
-                padding: T::from_f64(self.padding),
-                store: &store,
-            };
-            crate::plan::run(self.method, &problem, kernels, &Team { threads: self.threads, stop })
-        })?;
-        Ok(result.into_any().unbind())
+        let weights = Weights::new(&weight, shape, self.flip)?;
+        let store = Store { out, bias: &bias, activation: self.activation, accumulate: false };
+        work(&Problem {
+            geometry: &self.geometry,
+            x: &x,
+            weights: &weights,
+            prepared: self.kept.as_ref().map(|kept| kept.get().of::<T>()),
+            padding: T::from_f64(self.padding),
+            store: &store,
+        })
+    }
+
+    /// Parses and checks the arguments of a convolution but `out`, and tells whether it is computed in
+    /// float64.
+    fn new(
+        rank: usize,
+        [x, weight, bias]: [Any<'_, 'py>; 3],
+        options: [Any<'_, 'py>; 5],
+        [padding_value, flip, activation, channels_last]: [Any<'_, 'py>; 4],
+        [method, threads, kept]: [Any<'_, 'py>; 3],
+    ) -> PyResult<(Self, bool)> {
+        let x = Array::new("x", x)?;
+        let weight = Array::new("weight", weight)?;
+        let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
+        let channels_last = boolean("channels_last", channels_last)?;
+        let spec = spec((rank > 0).then_some(rank), options, channels_last)?;
+        let geometry =
+            Geometry::new(&spec, x.shape(), weight.shape(), bias.as_ref().map(Array::shape))?;
+        let wide = [Some(&x), Some(&weight), bias.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|array| array.format.scalar == Scalar::F64);
+        let call = Call {
+            geometry,
+            padding: arguments::number("padding_value", padding_value)?,
+            flip: boolean("flip", flip)?,
+            activation: arguments::activation(activation)?,
+            method: arguments::method(method)?,
+            threads: arguments::threads(threads)?,
+            kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
+            x,
+            weight,
+            bias,
+        };
+        Ok((call, wide))
     }
 }
 
@@ -173,30 +221,13 @@ fn conv<'py>(
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
-    let x = Array::new("x", x)?;
-    let weight = Array::new("weight", weight)?;
-    let bias = if bias.is_none() { None } else { Some(Array::new("bias", bias)?) };
-    let channels_last = boolean("channels_last", channels_last)?;
-    let options = [stride, padding, dilation, groups, padding_mode];
-    let spec = spec((rank > 0).then_some(rank), options, channels_last)?;
-    let geometry =
-        Geometry::new(&spec, x.shape(), weight.shape(), bias.as_ref().map(Array::shape))?;
-    let wide = [Some(&x), Some(&weight), bias.as_ref()]
-        .into_iter()
-        .flatten()
-        .any(|array| array.format.scalar == Scalar::F64);
-    let call = Call {
-        geometry,
-        padding: arguments::number("padding_value", padding_value)?,
-        flip: boolean("flip", flip)?,
-        activation: arguments::activation(activation)?,
-        method: arguments::method(method)?,
-        threads: arguments::threads(threads)?,
-        kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
-        x,
-        weight,
-        bias,
-    };
+    let (call, wide) = Call::new(
+        rank,
+        [x, weight, bias],
+        [stride, padding, dilation, groups, padding_mode],
+        [padding_value, flip, activation, channels_last],
+        [method, threads, kept],
+    )?;
     if wide { call.run::<f64>(py, out) } else { call.run::<f32>(py, out) }
 }
 
@@ -268,6 +299,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(conv, module)?)?;
     module.add_function(wrap_pyfunction!(output_shape, module)?)?;
+    module.add_function(wrap_pyfunction!(explain::explain, module)?)?;
     module.add_function(wrap_pyfunction!(config, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;

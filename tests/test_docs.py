@@ -16,6 +16,7 @@ from pathlib import Path
 
 import faltung
 import pytest
+from faltung.compat import scipy_ndimage, scipy_signal
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,8 +55,9 @@ def test_docstring(name):
 
 FUNCTIONS = [
     function
-    for module in (faltung, faltung.grad)
-    for _, function in inspect.getmembers(module, inspect.isfunction)
+    for module in (faltung, faltung.grad, scipy_ndimage, scipy_signal)
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if name in module.__all__
 ]
 
 

@@ -12,6 +12,7 @@
 
 from . import grad, ladder
 from ._core import __version__
+from .explain import explain
 from .functional import (
     config,
     conv,
@@ -41,6 +42,7 @@ __all__ = [
     "conv_transpose3d",
     "convolve",
     "correlate",
+    "explain",
     "fold",
     "get_num_threads",
     "grad",

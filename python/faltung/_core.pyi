@@ -16,6 +16,7 @@ __all__ = [
     "conv_input",
     "conv_transpose",
     "conv_weight",
+    "explain",
     "get_num_threads",
     "local",
     "local_input",
@@ -45,6 +46,24 @@ def conv(
     threads: object,
     kept: object,
 ) -> npt.NDArray[Any]: ...
+def explain(
+    rank: int,
+    x: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    padding_value: object,
+    flip: object,
+    activation: object,
+    channels_last: object,
+    method: object,
+    threads: object,
+    kept: object,
+) -> dict[str, Any]: ...
 def conv_transpose(
     rank: int,
     x: object,

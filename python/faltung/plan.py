@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .explain import Explanation, explained
 from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode
 from .grad import conv_bias, conv_input, conv_weight
 from .transpose import conv_transpose
@@ -301,6 +302,37 @@ channels_last, method, threads
             x_shape, self._weight.shape, o["stride"], o["padding"], o["dilation"], o["groups"],
             o["padding_mode"], o["channels_last"],
         )  # fmt: skip
+
+    def explain(
+        self, x: npt.ArrayLike | Sequence[SupportsIndex], *, measure: bool = False
+    ) -> Explanation:
+        """Tell which method a call would take, and why, as `faltung.explain` does.
+
+        Parameters
+        ----------
+        x : array_like or tuple of int
+            An input, or its shape.
+        measure : bool
+            Time the methods.
+
+        Returns
+        -------
+        Explanation
+            Predictions are those of a call without a plan, by which the method is chosen.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As in `faltung.explain`.
+
+        Examples
+        --------
+        >>> import numpy as np, faltung
+        >>> plan = faltung.Plan(np.ones((64, 64, 1, 1)), method="direct")
+        >>> plan.explain((64, 9, 9)).as_dict()["why"]
+        'it was asked for'
+        """
+        return explained(x, self._weight, self._bias, self._options, measure)
 
     def __repr__(self) -> str:
         parts = [f"weight {self._weight.shape} {self._weight.dtype}"]

@@ -3,7 +3,7 @@
 //!
 //! Whatever is chosen here (which operand's elements are a tile's rows, blocks, tiles, threads, in
 //! place or staged) moves work around without changing any sum, so results do not depend on it: see
-//! [`CHAIN`](crate::tile::CHAIN).
+//! [`CHAIN`].
 
 mod input;
 mod roles;
@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use crate::cover::{Cover, Positions, Span};
 use crate::error::Error;
+use crate::explain::Description;
 use crate::geometry::Geometry;
 use crate::memory::with_scratch;
 use crate::operand::{Forward, Weights};
@@ -23,7 +24,7 @@ use crate::prepared::{Prepared, once};
 use crate::slab::Block;
 use crate::store::{Store, Target};
 use crate::tile::{
-    Bias, Contraction, Ending, Finish, Kernels, STRIP, Strip, Sum, TileShape, Tiled,
+    Bias, CHAIN, Contraction, Ending, Finish, Kernels, STRIP, Strip, Sum, TileShape, Tiled,
 };
 use crate::view::{Runs, View, advance};
 
@@ -95,6 +96,75 @@ pub fn direct<T: Tiled>(
     };
     let nest = Nest::new(problem, (roles, packed), kernels, team.threads)?;
     team.share(nest.items(), |turn| nest.work(turn))
+}
+
+/// Most roundings that a term of a result takes part in: those of the longest chain, one as each other
+/// chain is added, and one with the bias.
+pub fn roundings(geometry: &Geometry) -> usize {
+    let kernel: Vec<usize> = geometry.axes.iter().map(|axis| axis.kernel).collect();
+    let inner = |axis: usize| kernel[axis + 1..].iter().product::<usize>();
+    let taps = geometry.kernel_taps();
+    if taps <= CHAIN {
+        let period = (CHAIN / taps).clamp(1, geometry.channels.max(1));
+        return period * taps + geometry.channels.div_ceil(period);
+    }
+    let cut = (0..kernel.len()).find(|&axis| inner(axis) <= CHAIN).unwrap_or(0);
+    let slices = (CHAIN / inner(cut)).min(kernel[cut]);
+    let outer: usize = kernel[..cut].iter().product();
+    slices * inner(cut) + geometry.channels * outer * kernel[cut].div_ceil(slices)
+}
+
+/// How a convolution would be computed directly.
+pub fn describe<T: Tiled>(
+    problem: &Problem<'_, T>,
+    kernels: &Kernels<T>,
+    threads: usize,
+) -> Result<Description, Error> {
+    let geometry = problem.geometry;
+    let description = Description {
+        flops: geometry.flops(),
+        roundings: Some(roundings(geometry)),
+        ..Description::default()
+    };
+    if geometry.positions() * geometry.outputs == 0 {
+        return Ok(description);
+    }
+    let threads = if geometry.flops() < SERIAL_FLOPS { 1 } else { threads };
+    let roles = Roles::choose(problem, kernels);
+    let staged = roles.geometry(geometry);
+    let in_place = input::in_place::<T>(&staged, roles, problem.x, kernels.lanes);
+    let there = in_place.is_some();
+    let packs = roles == Roles::Positions;
+    let panels = geometry.outputs.div_ceil(kernels.lanes);
+    let cuts = if packs { panels } else { geometry.outputs.div_ceil(8) };
+    let sizes = (size_of::<T>(), kernels.lanes);
+    let split = Split::new(&staged, sizes, (threads, cuts), there && !packs);
+    let lens = split.lens(&staged);
+    let input = Input::new(&staged, roles, in_place, &split)?;
+    let slab = input.slab(geometry.channels, kernels.lanes).saturating_add(kernels.most_totals());
+    let mut elements = slab.saturating_mul(threads);
+    let (shape, mut block) = if packs {
+        let taps = geometry.channels * geometry.kernel_taps();
+        elements += geometry.groups * panels * taps * kernels.lanes;
+        let units = split.units(panels, 0).len();
+        let shape = kernels.choose(lens[lens.len() - 1], &[units], (usize::MAX, true)).0;
+        (shape, lens)
+    } else {
+        let nest = Nest::new(problem, (roles, None), kernels, threads)?;
+        let place = nest.place(split.block(&staged, 0).1, Place::default());
+        (nest.shape(&place.columns.cover), lens)
+    };
+    if let Roles::Neighbours(ramp) = roles {
+        block[ramp.axis] = geometry.axes[ramp.axis].output.min(block[ramp.axis] * ramp.rows);
+    }
+    Ok(Description {
+        workspace: elements * size_of::<T>(),
+        tile: Some((shape.rows, shape.columns * kernels.lanes)),
+        roles: Some(roles.names()),
+        block,
+        in_place: there,
+        ..description
+    })
 }
 
 /// What all threads share.
@@ -286,8 +356,15 @@ impl<'a, T: Tiled> Nest<'a, T> {
             direct: !self.problem.store.accumulate,
         };
         let cover = Cover::new(&positions, self.kernels.lanes, size_of::<T>());
+        let shape = self.shape(&cover);
+        let columns = Columns { spans: cover.strips(shape.columns, STRIP), cover };
+        Place { block, runs, extent, columns, rows: shape.rows, groups: Vec::new() }
+    }
+
+    /// The tiles for vectors of positions.
+    fn shape(&self, cover: &Cover) -> TileShape {
         let vectors = [cover.whole.len(), cover.cut.len()];
-        let shape = match self.roles {
+        match self.roles {
             Roles::Neighbours(ramp) => {
                 let kernel = self.problem.geometry.axes[ramp.axis].kernel;
                 roles::ramp_shape(self.kernels, &ramp, kernel, &vectors)
@@ -297,9 +374,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                 let most = self.problem.weights.most_rows();
                 self.kernels.choose(channels, &vectors, (most, false)).0
             }
-        };
-        let columns = Columns { spans: cover.strips(shape.columns, STRIP), cover };
-        Place { block, runs, extent, columns, rows: shape.rows, groups: Vec::new() }
+        }
     }
 
     /// The positions of a block as rows of tiles, of each of its rows as evenly as can be.

@@ -28,6 +28,15 @@ impl Roles {
         }
     }
 
+    /// What rows and vectors are, for people.
+    pub fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Roles::Channels => ("output channels", "positions"),
+            Roles::Neighbours(_) => ("neighbouring outputs", "positions"),
+            Roles::Positions => ("positions", "output channels"),
+        }
+    }
+
     /// The geometry with a position for each whole tile along a ramp.
     pub fn geometry(self, geometry: &Geometry) -> Geometry {
         let mut geometry = geometry.clone();

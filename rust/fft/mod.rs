@@ -25,6 +25,7 @@ pub use block::Transformed;
 
 use crate::contract::{self, Problem};
 use crate::error::Error;
+use crate::explain::Description;
 use crate::geometry::Geometry;
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Cost, Declined};
@@ -97,6 +98,35 @@ pub fn workspace(geometry: &Geometry, element: usize, threads: usize) -> Result<
         0
     };
     Ok(parted.max(shared).saturating_add(tables(&tiling, element)))
+}
+
+/// How a convolution would be computed.
+pub fn describe(geometry: &Geometry, element: usize, threads: usize) -> Result<Description, Error> {
+    if geometry.positions() * geometry.outputs * geometry.channels == 0 {
+        return Ok(Description::default());
+    }
+    let tiling = blocks::tiling(geometry, element)?;
+    let size = tiling.shape.size(tiling::LANES) as f64;
+    let levels = size.log2();
+    let [groups, inputs, outputs, blocks] = [
+        geometry.groups,
+        geometry.channels * tiling.phases(),
+        geometry.outputs,
+        tiling.blocks().fold(geometry.axes[0].output, usize::saturating_mul),
+    ]
+    .map(|n| n as f64);
+    let pairs = groups * inputs * outputs;
+    // A real transform takes 2.5 n log2(n) or a little less, a complex product and sum 8.
+    let transforms = pairs + blocks * groups * (inputs + outputs);
+    let flops = transforms * 2.5 * size * levels + blocks * pairs * 4.0 * size;
+    let block = tiling.sides.iter().map(|side| side.len).collect();
+    Ok(Description {
+        flops,
+        workspace: workspace(geometry, element, threads)?,
+        levels: Some(levels),
+        block,
+        ..Description::default()
+    })
 }
 
 /// Bytes of a transform's tables: a lone axis has a root for each row.

@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 
 use crate::contract::{self, Problem};
 use crate::error::Error;
+use crate::explain::Description;
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
 use crate::memory::Workspace;
 use crate::operand::Weights;
@@ -100,6 +101,31 @@ pub fn offer(geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
             + MOVE * left * (long.len() - 1) as f64 * (element as f64 / 4.0)
             + PASS * blocks * long.len() as f64,
     })
+}
+
+/// How a convolution would be computed.
+pub fn describe(geometry: &Geometry, element: usize, threads: usize) -> Description {
+    let long = long(geometry);
+    if geometry.positions() * geometry.outputs == 0 || long.len() < 2 {
+        return Description::default();
+    }
+    let shape = Shape::new(geometry, &long);
+    let whole: Vec<Range<usize>> = geometry.axes.iter().map(|axis| 0..axis.output).collect();
+    let passes: Vec<Geometry> = (0..long.len())
+        .map(|pass| shape.pass(geometry, pass, (0..geometry.groups, &whole)))
+        .collect();
+    let roundings: usize = passes.iter().map(|pass| contract::roundings(pass) - 1).sum();
+    let split = Split::new(geometry, &shape, element, threads);
+    let [_, images, rows] = split.item(0);
+    let mut block: Vec<usize> = geometry.axes.iter().map(|axis| axis.output).collect();
+    (block[0], block[long[0]]) = (images.len(), rows.len());
+    Description {
+        flops: passes.iter().map(Geometry::flops).sum(),
+        workspace: workspace(geometry, element, threads),
+        roundings: Some(roundings + 1),
+        block,
+        ..Description::default()
+    }
 }
 
 /// Bytes that it takes beside its arrays, at most, on some threads.

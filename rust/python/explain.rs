@@ -1,0 +1,105 @@
+//! What is known of a convolution before it is computed, as dicts.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::Call;
+use super::arguments::Any;
+use super::array::empty;
+use crate::explain::{Candidate, Description, candidates};
+use crate::fft::Transformed;
+use crate::plan::{self, Declined, Method};
+use crate::tile;
+
+/// The facts behind `faltung.explain`, which documents them. Neither `x` nor a result is looked at, but for
+/// their shapes and strides.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the arguments of the Python function, one by one
+pub(super) fn explain<'py>(
+    py: Python<'py>,
+    rank: usize,
+    x: Any<'_, 'py>,
+    weight: Any<'_, 'py>,
+    bias: Any<'_, 'py>,
+    stride: Any<'_, 'py>,
+    padding: Any<'_, 'py>,
+    dilation: Any<'_, 'py>,
+    groups: Any<'_, 'py>,
+    padding_mode: Any<'_, 'py>,
+    padding_value: Any<'_, 'py>,
+    flip: Any<'_, 'py>,
+    activation: Any<'_, 'py>,
+    channels_last: Any<'_, 'py>,
+    method: Any<'_, 'py>,
+    threads: Any<'_, 'py>,
+    kept: Any<'_, 'py>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (call, wide) = Call::new(
+        rank,
+        [x, weight, bias],
+        [stride, padding, dilation, groups, padding_mode],
+        [padding_value, flip, activation, channels_last],
+        [method, threads, kept],
+    )?;
+    if wide { facts::<f64>(py, &call) } else { facts::<f32>(py, &call) }
+}
+
+fn facts<'py, T: Transformed + numpy::Element>(
+    py: Python<'py>,
+    call: &Call<'py>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let kernels = tile::kernels::<T>()?;
+    let geometry = &call.geometry;
+    let shape = geometry.output_shape();
+    let out = empty::<T>(py, &shape)?;
+    let facts = PyDict::new(py);
+    call.with::<T, _>(&out, |problem| {
+        let chosen = call.method.unwrap_or_else(|| Method::choose(problem));
+        let rivals = PyList::empty(py);
+        for candidate in candidates(problem, kernels, call.threads)? {
+            rivals.append(dict(py, &candidate)?)?;
+        }
+        facts.set_item("method", chosen.name())?;
+        facts.set_item("methods", rivals)
+    })?;
+    let size = size_of::<T>();
+    let elements = |shape: &[usize]| shape.iter().map(|&n| n as f64).product::<f64>();
+    let outputs = geometry.groups * geometry.outputs;
+    let weights = outputs * geometry.channels * geometry.kernel_taps();
+    let bytes =
+        size as f64 * (elements(&geometry.input_shape()) + elements(&shape) + weights as f64);
+    facts.set_item("asked", call.method.map(Method::name))?;
+    facts.set_item("output_shape", shape)?;
+    facts.set_item("dtype", T::NAME)?;
+    facts.set_item("flops", geometry.flops())?;
+    facts.set_item("bytes", bytes)?;
+    facts.set_item("bound", plan::bound(geometry.flops(), bytes, size))?;
+    facts.set_item("small", plan::is_small(geometry, size))?;
+    facts.set_item("isa", kernels.isa.name())?;
+    facts.set_item("threads", call.threads)?;
+    Ok(facts)
+}
+
+fn dict<'py>(py: Python<'py>, candidate: &Candidate) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let reason = |declined: &Option<Declined>| declined.as_ref().map(|d| d.reason().to_owned());
+    dict.set_item("method", candidate.method.name())?;
+    dict.set_item("weights", candidate.offer.as_ref().ok().map(|cost| cost.weights))?;
+    dict.set_item("work", candidate.offer.as_ref().ok().map(|cost| cost.work))?;
+    let declined = candidate.offer.clone().err().or_else(|| candidate.unsuited.clone());
+    dict.set_item("declines", reason(&declined))?;
+    dict.set_item("refuses", reason(&candidate.refuses))?;
+    if let Some(Description { flops, workspace, roundings, levels, tile, roles, block, in_place }) =
+        &candidate.description
+    {
+        dict.set_item("flops", flops)?;
+        dict.set_item("workspace", workspace)?;
+        dict.set_item("roundings", roundings)?;
+        dict.set_item("levels", levels)?;
+        dict.set_item("tile", tile)?;
+        dict.set_item("roles", roles)?;
+        dict.set_item("block", block)?;
+        dict.set_item("in_place", in_place)?;
+    }
+    Ok(dict)
+}
