@@ -132,6 +132,15 @@ impl Cover {
         cover
     }
 
+    /// Makes the last `count` whole vectors cut ones, all of whose `lanes` are results.
+    pub fn set_aside(&mut self, count: usize, lanes: usize) {
+        for Column { from, to } in self.whole.drain(self.whole.len() - count..) {
+            self.cut.push(Column { from, to: 0 });
+            self.lanes.push(Lanes { lane: 0, len: lanes, to, rows: usize::MAX });
+            self.ends.push(self.lanes.len());
+        }
+    }
+
     /// Adds a vector with its lanes, if it has some.
     fn push(&mut self, from: isize, parts: &mut Vec<Lanes>, (lanes, dense): (usize, bool)) {
         match parts.as_slice() {

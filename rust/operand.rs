@@ -332,12 +332,12 @@ mod tests {
             let (kernel, a_row) = (&[1, 2, 3][..], weights.row());
             let forward = Forward { channels: 300, kernel, a: &a, a_row, b: &b, ramp: None };
             let sum = forward.sum().unwrap();
-            // As many whole channels as 256 taps hold, and the 6 that are left of 300.
-            assert_eq!((sum.periods, sum.period), (7, Step { a: 42 * 6, b: 42 * 100 }));
-            let segments = [0..252, 252..288].map(|steps| Segment { steps, rows: ALL_ROWS });
-            assert_eq!((sum.segments.as_slice(), sum.chains()), (&segments[..], 8));
+            // As many whole channels as 128 taps hold, and the 6 that are left of 300.
+            assert_eq!((sum.periods, sum.period), (14, Step { a: 21 * 6, b: 21 * 100 }));
+            let segments = [0..126, 126..162].map(|steps| Segment { steps, rows: ALL_ROWS });
+            assert_eq!((sum.segments.as_slice(), sum.chains()), (&segments[..], 15));
             for (i, step) in sum.steps.iter().enumerate() {
-                let (c, tap) = (i % 252 / 6, i % 6);
+                let (c, tap) = (i % 126 / 6, i % 6);
                 let at = if flip { 5 - tap } else { tap };
                 assert_eq!(step.a, (c * 6 + at) as isize);
                 assert_eq!(step.b, (c * 100 + tap / 3 * 10 + tap % 3) as isize);
@@ -355,11 +355,14 @@ mod tests {
             assert_eq!((sum.periods, sum.period), (2, Step { a: 1000, b: 1000 }));
             sum.segments.iter().map(|segment| segment.steps.len()).collect::<Vec<_>>()
         };
-        assert_eq!(lengths(&[1, 300]), [256, 44]);
-        assert_eq!(lengths(&[1, 31, 31]), [8 * 31, 8 * 31, 8 * 31, 7 * 31]);
-        assert_eq!(lengths(&[1, 2, 300]), [256, 44, 256, 44]);
-        assert_eq!(lengths(&[1, 3, 9, 9]), [243]);
-        assert_eq!(lengths(&[1, 2, 20, 20]), [240, 160, 240, 160]);
+        assert_eq!(lengths(&[1, 300]), [128, 128, 44]);
+        assert_eq!(
+            lengths(&[1, 31, 31]),
+            [4 * 31; 7].iter().copied().chain([3 * 31]).collect::<Vec<_>>()
+        );
+        assert_eq!(lengths(&[1, 2, 300]), [128, 128, 44, 128, 128, 44]);
+        assert_eq!(lengths(&[1, 3, 6, 7]), [126]);
+        assert_eq!(lengths(&[1, 2, 20, 20]), [120, 120, 120, 40, 120, 120, 120, 40]);
     }
 
     /// Row by row, a ramp's steps are those of the plain sum, in the same order and chains.

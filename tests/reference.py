@@ -316,7 +316,7 @@ def weight_numpy(
     return result
 
 
-CHAIN = 256
+CHAIN = 128
 
 
 def chains(weight: tuple[int, ...]) -> list[int]:

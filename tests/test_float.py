@@ -93,15 +93,15 @@ def test_chains_are_cut(dtype):
     [
         (1, 1, 3, 3),
         (2, 5, 2, 3),
-        (1, 28, 3, 3),  # 252 taps: as many channels of 9 as 256 hold
-        (1, 29, 3, 3),  # one channel more: a second chain
+        (1, 14, 3, 3),  # 126 taps: as many channels of 9 as 128 hold
+        (1, 15, 3, 3),  # one channel more: a second chain
         (1, 60, 3, 3),
-        (1, 256, 1, 1),
-        (1, 257, 1, 1),
+        (1, 128, 1, 1),
+        (1, 129, 1, 1),
         (1, 600, 1, 1),
-        (1, 2, 256),
-        (1, 2, 257),  # a kernel longer than a chain: cut within each channel
-        (1, 3, 23, 23),  # in slices of 11 rows
+        (1, 2, 128),
+        (1, 2, 129),  # a kernel longer than a chain: cut within each channel
+        (1, 3, 23, 23),  # in slices of 5 rows
         (1, 1, 2, 300),  # and in pieces of a row
         (1, 5, 3, 5, 7),
     ],
@@ -230,9 +230,9 @@ def test_products_are_fused():
 
 
 def test_chains_by_hand():
-    assert chains((1, 28, 3, 3)) == [252]
-    assert chains((1, 30, 3, 3)) == [252, 18]
-    assert chains((1, 2, 300)) == [256, 44, 256, 44]
-    assert chains((1, 1, 31, 31)) == [248, 248, 248, 217]
-    assert chains((1, 2, 2, 20, 20)) == 2 * [240, 160, 240, 160]
+    assert chains((1, 14, 3, 3)) == [126]
+    assert chains((1, 16, 3, 3)) == [126, 18]
+    assert chains((1, 2, 300)) == 2 * [128, 128, 44]
+    assert chains((1, 1, 31, 31)) == 7 * [124] + [93]
+    assert chains((1, 2, 2, 20, 20)) == 4 * [120, 120, 120, 40]
     assert chains((1, 0, 3, 3)) == []

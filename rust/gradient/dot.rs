@@ -1,11 +1,11 @@
 //! [`Form::Dot`](super::Form::Dot): output channels by taps, 16 positions a step.
 
 use super::stage::{Room, Staged, positions, rows};
-use super::{Item, LANES, Plan, Problem, Sink};
+use super::{CHAIN, Item, LANES, Plan, Problem, Sink};
 use crate::contract::nth_block;
 use crate::error::{Error, room};
 use crate::parallel::{Turn, even_parts};
-use crate::tile::{CHAIN, Contraction, MAX_COLUMNS, Results, Strip, Tiled};
+use crate::tile::{Contraction, MAX_COLUMNS, Results, Strip, Tiled};
 use crate::view::{Element, Memory};
 
 impl<T: Tiled> Plan<'_, T> {

@@ -47,6 +47,9 @@ pub use bias::{Bias, bias};
 use sink::Sink;
 use stage::{Planes, Room, Staged};
 
+/// Positions that are summed in one chain of fused multiply-adds at most.
+const CHAIN: usize = 256;
+
 /// Elements of a slab's plane with [`Form::Outer`]: as many positions, about. The sums depend on it.
 const OUTER_PLANE: usize = 2048;
 

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::stage::{Room, Staged, turned};
-use super::{Item, Plan, STAGED, Sink, TAPS};
+use super::{CHAIN, Item, Plan, STAGED, Sink, TAPS};
 use crate::parallel::{Turn, even_parts};
-use crate::tile::{CHAIN, Contraction, MAX_COLUMNS, Results, Strip, Tiled};
+use crate::tile::{Contraction, MAX_COLUMNS, Results, Strip, Tiled};
 use crate::view::Memory;
 
 impl<T: Tiled> Plan<'_, T> {

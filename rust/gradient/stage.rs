@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Form, Item, LANES, PACKED, Plan, Problem};
+use super::{CHAIN, Form, Item, LANES, PACKED, Plan, Problem};
 use crate::contract::nth_block;
 use crate::error::{Error, room};
 use crate::geometry::Geometry;
 use crate::slab::Block;
-use crate::tile::{ALL_ROWS, CHAIN, Kernels, Segment, Step, Sum, Tiled};
+use crate::tile::{ALL_ROWS, Kernels, Segment, Step, Sum, Tiled};
 use crate::view::{Memory, Run, Runs, View, advance, contiguous};
 
 /// Channels of an operand where the caller has them, an element at each position of the output.

@@ -125,7 +125,7 @@ pub fn kernels<T: Tiled>() -> Result<&'static Kernels<T>, Error> {
 }
 
 /// How rows and vectors of columns are cut into tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileShape {
     /// Rows of a tile at most; groups of rows are made as even as can be.
     pub rows: usize,
