@@ -289,6 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_junk_are_one() {
+        let positions = Positions {
+            lens: &[1, 2, 6],
+            pitches: &[12, 6, 1],
+            strides: &[48, 24, 4],
+            short: None,
+            end: isize::MAX,
+            direct: true,
+        };
+        let cover = Cover::new(&positions, 4, 4);
+        assert_eq!((cover.whole.len(), cover.cut.len()), (3, 0));
+        // Results apart: the vector over both rows is cut.
+        let cover = Cover::new(&Positions { strides: &[64, 32, 4], ..positions }, 4, 4);
+        assert_eq!((cover.whole.len(), cover.cut.len()), (2, 1));
+    }
+
+    #[test]
     fn strips_hold_every_vector_once() {
         for (whole, cut) in [(0, 1), (5, 0), (200, 31), (64, 64)] {
             let list = |n| (0..n).map(|i| Column { from: 10 * i, to: -i }).collect::<Vec<_>>();
