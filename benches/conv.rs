@@ -64,6 +64,7 @@ fn tiles_of<T: Tiled>(criterion: &mut Criterion) {
                 columns: &columns,
                 from: (0, (width - kernels.lanes) as isize),
                 vectors: columns.len(),
+                streams: false,
                 totals: totals.as_mut_ptr(),
             };
             let row = (width * size_of::<T>()) as isize;

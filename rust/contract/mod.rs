@@ -488,7 +488,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let columns = &columns[span.columns.clone()];
             let pitch = Strip::<T>::row_vectors(columns.len()) * lanes;
             // Few vectors stay in the caches for all chains: then rows of weights are read from end to end,
-            // a group at a time.
+            // a group at a time, and the next ones are asked for.
             let few = columns.len() <= FEW_VECTORS
                 && self.panels.is_none()
                 && self.problem.weights.by_outputs();
@@ -507,6 +507,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                             columns,
                             from: span.from,
                             vectors: span.vectors,
+                            streams: few,
                             totals: totals.as_mut_ptr(),
                         };
                         let target = work.target(group);

@@ -3,6 +3,7 @@
 //! All give the same bits, so the choice may look at the machine: it is by an estimate of cycles.
 
 use super::Problem;
+use super::split::SLAB_BYTES;
 use super::windows::MOST_OUTPUTS;
 use crate::geometry::{Axis, Geometry};
 use crate::operand::Ramp;
@@ -73,12 +74,17 @@ const CHOICE_FLOPS: f64 = 5e4;
 
 /// Share of the tiles' speed that is reached with operands from the second-level cache: vectors of
 /// positions across cache lines, and vectors of channels; then both with one tap a channel, none of which is
-/// used twice. Rows of positions read a page a channel there: of 18 such layers, all but one of 1024
-/// channels run faster with vectors of positions, by a fifth in the median.
+/// used twice. Rows of positions read another line a channel there, and another page where planes are that
+/// large: of 18 such layers all but one, of 1024 channels of 14 x 14, ran faster with vectors of positions,
+/// by a fifth in the median and by half where planes are large.
 const POSITION_VECTORS: f64 = 0.9;
 const CHANNEL_VECTORS: f64 = 0.93;
 const LONE_POSITION_VECTORS: f64 = 0.8;
 const LONE_CHANNEL_VECTORS: f64 = 0.78;
+const PAGED_CHANNEL_VECTORS: f64 = 0.6;
+
+/// The same where rows of weights lie a multiple of 4 KiB apart.
+const ALIASED_ROWS: f64 = 0.9;
 
 /// Cycles an element: staging it as it is, or by phases of a stride; turning a result; the same where
 /// channels of the result lie a multiple of 4 KiB apart and share one set of the cache; packing a weight,
@@ -98,12 +104,15 @@ fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     // Between rows lie as many junk positions as a kernel reaches over, or the next vector starts anew.
     let junk = (row.kernel - 1) * row.dilation / row.stride;
     let rows = geometry.positions() / row.output;
-    let across = (rows * (row.output + junk)).div_ceil(kernels.lanes);
+    let slabs = (inputs(geometry) * size_of::<T>() as f64 / SLAB_BYTES as f64).ceil() as usize;
+    let slabs = slabs.clamp(1, rows);
+    let across = slabs * (rows * (row.output + junk)).div_ceil(slabs * kernels.lanes);
     let vectors = across.min(rows * row.output.div_ceil(kernels.lanes));
     let most = problem.weights.most_rows();
     let (_, cycles) = kernels.choose(geometry.outputs, &[vectors], (most, false));
     let lone = geometry.kernel_taps() == 1;
     let speed = if lone { LONE_POSITION_VECTORS } else { POSITION_VECTORS };
+    let speed = if most < usize::MAX { speed * ALIASED_ROWS } else { speed };
     let stage = if row.stride > 1 { STAGE_PHASES } else { STAGE };
     let ends = if junk > 0 { ROW_ENDS * (rows * geometry.outputs) as f64 } else { 0.0 };
     cycles * taps(geometry) / speed + stage * inputs(geometry) + ends
@@ -129,8 +138,11 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     };
     let pack = if problem.prepared.kept { 0.0 } else { PACK };
     let weights = taps(geometry) * geometry.outputs as f64;
-    let lone = geometry.kernel_taps() == 1;
-    let speed = if lone { LONE_CHANNEL_VECTORS } else { CHANNEL_VECTORS };
+    let speed = match geometry.kernel_taps() {
+        1 if problem.x.strides()[0].unsigned_abs() >= 4096 => PAGED_CHANNEL_VECTORS,
+        1 => LONE_CHANNEL_VECTORS,
+        _ => CHANNEL_VECTORS,
+    };
     rows * cycles * taps(geometry) / speed
         + STAGE * inputs(geometry)
         + turn * results

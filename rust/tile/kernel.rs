@@ -2,6 +2,7 @@
 
 use super::sum::{Segment, Step};
 use super::vector::Vector;
+use crate::memory::LINE;
 
 /// Most rows of a tile some of whose steps only some rows take: see [`Segment::rows`].
 pub const MOST_RAMP_ROWS: usize = 8;
@@ -60,6 +61,9 @@ pub struct Tile<'a, T> {
     pub b: *const T,
     /// Vectors of columns: as many tiles as they fill, `NV` in each.
     pub columns: &'a [Column],
+    /// What will be wanted next, asked for on the way, a cache line a step; null for nothing. Tiles of up
+    /// to [`MOST_RAMP_ROWS`] rows never ask.
+    pub ahead: *const T,
     /// Steps of the sum.
     pub steps: &'a [Step],
     /// Which of them this chain takes, in order, and in which rows.
@@ -103,7 +107,13 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
             for segment in tile.segments {
                 let steps = &tile.steps[segment.steps.clone()];
                 let (start, end) = (segment.rows.start, segment.rows.end);
-                if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
+                if MR > MOST_RAMP_ROWS && !tile.ahead.is_null() {
+                    let ahead = tile.ahead.wrapping_byte_add(i * steps.len() * LINE);
+                    for (line, step) in steps.iter().enumerate() {
+                        V::ask(ahead.wrapping_byte_add(line * LINE));
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
+                    }
+                } else if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
                     for step in steps {
                         add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }

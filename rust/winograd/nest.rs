@@ -326,6 +326,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                                 columns,
                                 from: *from,
                                 vectors: *vectors,
+                                streams: false,
                                 totals: totals.as_mut_ptr(),
                             };
                             let at = point * sizes.sums + (rows.start - outputs.start) * sizes.row;
