@@ -33,7 +33,27 @@ pub struct Slide<'a, T> {
     pub out_row: isize,
     /// What is done to sums before they are written; a bias of lanes is the same for all columns.
     pub finish: Finish<T>,
+    /// What will be read next.
+    pub ahead: Ahead,
 }
+
+/// Lines to ask for while windows slide, so that they are there when they are read: a memory that is busy
+/// all the time takes no longer for the sums.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// The first row.
+    pub first: *const u8,
+    /// Bytes to the next: a stride of them are asked for an output.
+    pub row: isize,
+    /// Where the columns are in a row.
+    pub columns: [isize; MOST_VECTORS],
+}
+
+/// Most vectors that slide together.
+pub const MOST_VECTORS: usize = 4;
+
+/// Outputs between the one that is written and the one whose lines are asked for.
+const OUTPUTS_AHEAD: isize = 12;
 
 /// Computes vectors of outputs below one another.
 pub type Sliding<T> = unsafe fn(&Slide<'_, T>);
@@ -80,6 +100,15 @@ pub unsafe fn slide<
     unsafe {
         let mut acc = [[V::zero(); NV]; K];
         for i in 0..slide.outputs + oldest {
+            for v in 0..NV {
+                let to = to.wrapping_byte_offset(slide.columns[v].to);
+                V::prefetch(to.wrapping_byte_offset(OUTPUTS_AHEAD * slide.out_row).cast());
+                for j in 0..S {
+                    let row =
+                        slide.ahead.first.wrapping_offset((i * S + j) as isize * slide.ahead.row);
+                    V::prefetch(row.wrapping_offset(slide.ahead.columns[v]));
+                }
+            }
             for j in 0..S {
                 // The last windows may end above this row. Else it is added to all sums, those before the
                 // first output and behind the last among them, which nobody will see: to tell them
