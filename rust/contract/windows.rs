@@ -25,10 +25,6 @@ use crate::view::{Memory, Runs};
 /// Bytes of a slab, so that it stays in the second-level cache beside the rows of the result.
 const SLAB_BYTES: usize = 128 << 10;
 
-/// Bytes of the rows of a block in all channels, where channels are neighbours: a quarter of the second-level
-/// cache, since those of the result lie as far apart.
-const ROWS_BYTES: usize = 512 << 10;
-
 /// Rows that a block has at least where blocks are made smaller for more threads.
 const LEAST_ROWS: usize = 8;
 
@@ -330,11 +326,9 @@ fn lens(geometry: &Geometry, (cell, element): (usize, usize), threads: usize) ->
     let mut plane = geometry.clone();
     let along = plane.axes.len() - 2;
     plane.axes[..along].iter_mut().for_each(|axis| axis.output = 1);
-    // Cells of the same rows follow one another, which lie among each other in memory.
-    let cells = match cell {
-        1 => SLAB_BYTES / element,
-        _ => (SLAB_BYTES / (cell * element)).min(ROWS_BYTES / (geometry.groups * element)),
-    };
+    // Of channels that are neighbours too: blocks that the second-level cache holds in all channels had so few
+    // rows of many of them that 7x7 on 256 channels of 112 x 112 took four times as long.
+    let cells = SLAB_BYTES / (cell * element);
     let mut lens = block_lens(&plane, cells);
     let planes: usize = geometry.axes[..along].iter().map(|axis| axis.output).product();
     let items = |lens: &[usize]| -> usize {

@@ -37,7 +37,7 @@ macro_rules! vector {
             #[inline(always)]
             fn prefetch(at: *const u8) {
                 // SAFETY: every x86_64 has the instruction, and no address is wrong.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
             }
             #[inline(always)]
             unsafe fn splat(from: *const $element) -> Self {
