@@ -1,7 +1,6 @@
 """Whether "auto" takes the fastest method: random shapes, every method that accepts, in turns.
 
-A method's calls are preceded by one that is not counted: after another method's, memory and caches
-are its.
+The first call of a turn is not counted: after another method's, memory and caches are its.
 """
 
 from __future__ import annotations
@@ -9,14 +8,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from shapes import Case
 
 # Rounds, and the seconds that a method is timed in each, unless one call takes longer.
-ROUNDS, TURN = 5, 1e-3
+ROUNDS, TURN = 7, 1e-3
 # How much slower than the best method "auto" may be.
 MARGIN = 1.10
 # A method that is predicted to take so many times as long as the chosen one is not tried.
@@ -120,20 +120,26 @@ def sweep(count: int, dtype: str, threads: int, seed: int = 0) -> Iterator[Choic
             if seconds < HOPELESS * predicted[choice.chosen]
         ]
         out = faltung.conv(x, weight, *options, threads=threads)
-        calls: dict[str, list[float]] = {name: [] for name in ["auto", *names]}
+        turns: dict[str, list[float]] = {name: [] for name in ["auto", *names]}
         for _ in range(ROUNDS):
-            for name, times in calls.items():
-                end = 0.0
-                while end == 0.0 or time.perf_counter() < end:
-                    end = end or time.perf_counter() + TURN
-                    arguments = {"threads": threads, "method": name, "out": out}
-                    if len(times) % 4 == 0:
-                        faltung.conv(x, weight, *options, **arguments)
-                    start = time.perf_counter()
-                    faltung.conv(x, weight, *options, **arguments)
-                    times.append(time.perf_counter() - start)
-        choice.seconds = {name: statistics.median(times) for name, times in calls.items()}
+            for name, medians in turns.items():
+                arguments = {"threads": threads, "method": name, "out": out}
+                call = partial(faltung.conv, x, weight, *options, **arguments)
+                medians.append(statistics.median(timed(call, TURN)))
+        choice.seconds = {name: statistics.median(medians) for name, medians in turns.items()}
         yield choice
+
+
+def timed(call: Callable[[], object], seconds: float) -> list[float]:
+    """Time calls for so many seconds, one at least, after one that is not counted."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def misses(choices: list[Choice]) -> Iterator[str]:

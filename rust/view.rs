@@ -125,6 +125,11 @@ impl<'a> View<'a> {
         &self.strides
     }
 
+    /// The address of a byte, to be asked for and no more: it may lie outside of the view.
+    pub fn hint(&self, offset: isize) -> *const u8 {
+        self.ptr.wrapping_offset(offset)
+    }
+
     /// The view whose element 0 is the byte `first` of this one. It can reach no further than this one.
     pub fn part(&self, first: isize) -> View<'a> {
         View {
@@ -295,6 +300,11 @@ impl Runs {
             (first, last) = (1, 0);
         }
         Runs { runs, first, last }
+    }
+
+    /// Drops what comes from nowhere: it is in its place.
+    pub fn drop_padding(&mut self) {
+        self.runs.retain(|run| run.from.is_some());
     }
 }
 

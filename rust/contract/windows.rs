@@ -17,25 +17,19 @@ use crate::offer::Description;
 use crate::parallel::{Turn, even_parts};
 use crate::slab::{Block, Layout};
 use crate::tile::{
-    Bias, CHAIN, Column, Finish, Kernels, MOST_STRIDE, Slide, Slides, Sliding, Tiled,
+    Ahead, Bias, CHAIN, Column, Finish, Kernels, MOST_STRIDE, MOST_VECTORS, Slide, Slides, Sliding,
+    Tiled,
 };
 use crate::view::{Memory, Runs};
 
 /// Bytes of a slab, so that it stays in the second-level cache beside the rows of the result.
 const SLAB_BYTES: usize = 128 << 10;
 
-/// Bytes of the rows of a block in all channels, where channels are neighbours: a quarter of the second-level
-/// cache, since those of the result lie as far apart.
-const ROWS_BYTES: usize = 512 << 10;
-
 /// Rows that a block has at least where blocks are made smaller for more threads.
 const LEAST_ROWS: usize = 8;
 
 /// Most output channels to a group: with more, tiles that have them as rows read their input once for all.
 pub(super) const MOST_OUTPUTS: usize = 7;
-
-/// Most vectors of a strip.
-const MOST_VECTORS: usize = 4;
 
 /// A depthwise convolution, as all threads share it.
 pub(super) struct Windows<'a, T: Tiled> {
@@ -159,19 +153,28 @@ impl<'a, T: Tiled> Windows<'a, T> {
         with_scratch(self.scratch(), |scratch: &mut [T]| {
             let (weights, slab) = scratch.split_at_mut(CHAIN * self.cell);
             let (mut block, mut runs) = (Block::default(), Runs::default());
-            while let Some(item) = turn.next() {
-                let (part, cell) = (item / self.cells(), item % self.cells());
-                let (_, next) = nth_block(geometry, &self.blocks, part);
-                if next != block {
-                    runs = self.layout.runs(&next, &x.strides()[1..]);
-                    block = next;
+            // Taken one ahead, as its input is asked for meanwhile.
+            let mut taken = turn.next();
+            while let Some(item) = taken {
+                taken = turn.next();
+                let (cell, now) = self.item(item);
+                let fresh = now != block;
+                if fresh {
+                    runs = self.layout.runs(&now, &x.strides()[1..]);
+                    block = now;
                 }
+                let next = taken.map(|item| self.item(item));
+                let next = next.as_ref().map_or((cell, &block), |(cell, block)| (*cell, block));
+                let ahead = self.input(next);
                 let group = cell * self.cell;
-                let mut done = self.group(group, (&block, &runs), (weights, slab));
+                let mut done = self.group(group, (&block, &runs, ahead), (weights, slab));
+                if fresh {
+                    runs.drop_padding();
+                }
                 // Groups that fill no cell of their own are in one that begins earlier.
                 let last = geometry.groups - self.cell;
                 if cell + 1 == self.cells() && group < last {
-                    done += self.group(last, (&block, &runs), (weights, slab));
+                    done += self.group(last, (&block, &runs, ahead), (weights, slab));
                 }
                 if !turn.goes_on(done) {
                     return;
@@ -180,11 +183,26 @@ impl<'a, T: Tiled> Windows<'a, T> {
         })
     }
 
+    /// The cell and the block of an item.
+    fn item(&self, item: usize) -> (usize, Block) {
+        let (part, cell) = (item / self.cells(), item % self.cells());
+        (cell, nth_block(self.problem.geometry, &self.blocks, part).1)
+    }
+
+    /// About where the input of a cell's block begins.
+    fn input(&self, (cell, block): (usize, &Block)) -> *const u8 {
+        let Problem { geometry, x, .. } = self.problem;
+        let axes = block.0.iter().zip(&geometry.axes).zip(&x.strides()[1..]);
+        let within =
+            axes.map(|((range, axis), stride)| (range.start * axis.stride) as isize * stride);
+        x.hint((cell * self.cell) as isize * x.strides()[0] + within.sum::<isize>())
+    }
+
     /// Stages and computes a group, or those of a cell. Returns how many vector operations it took.
     fn group(
         &self,
         group: usize,
-        (block, runs): (&Block, &Runs),
+        (block, runs, ahead): (&Block, &Runs, *const u8),
         (weights, slab): (&mut [T], &mut [T]),
     ) -> usize {
         let Problem { geometry, x, padding, .. } = self.problem;
@@ -196,7 +214,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
         let outputs = group * geometry.outputs..(group + 1) * geometry.outputs;
         let output = |output| {
             self.read_weights(output, weights);
-            self.output(output, block, (weights, slab))
+            self.output(output, (block, ahead), (weights, slab))
         };
         outputs.map(output).sum()
     }
@@ -219,8 +237,14 @@ impl<'a, T: Tiled> Windows<'a, T> {
     }
 
     /// Computes an output channel of a block from its slab, or those of a cell.
-    fn output(&self, output: usize, block: &Block, (weights, slab): (&[T], &[T])) -> usize {
-        let store = self.problem.store;
+    fn output(
+        &self,
+        output: usize,
+        (block, ahead): (&Block, *const u8),
+        (weights, slab): (&[T], &[T]),
+    ) -> usize {
+        let Problem { store, x, .. } = self.problem;
+        let [.., ahead_row, ahead_column] = *x.strides() else { unreachable!("see above") };
         let (lanes, size) = (self.kernels.lanes, size_of::<T>() as isize);
         let [.., height, width] = block.0.as_slice() else { unreachable!("windows have rows") };
         let [channel, ref between @ ..] = *store.out.strides() else { unreachable!("see above") };
@@ -239,9 +263,12 @@ impl<'a, T: Tiled> Windows<'a, T> {
         for strip in even_parts(0..vectors, table.len().min(MOST_VECTORS)) {
             let mut list = [Column::default(); MOST_VECTORS];
             let columns = &mut list[..strip.len()];
-            for (place, v) in columns.iter_mut().zip(strip) {
+            let mut ahead_columns = [0; MOST_VECTORS];
+            for (i, v) in strip.enumerate() {
                 let at = (v * pace).min(last) as isize;
-                *place = Column { from: at * self.cell as isize, to: at * column };
+                columns[i] = Column { from: at * self.cell as isize, to: at * column };
+                ahead_columns[i] = (at * ahead_column)
+                    * self.problem.geometry.axes[self.blocks.len() - 1].stride as isize;
             }
             let ends = [columns[0].to, columns[columns.len() - 1].to];
             let (low, high) = (ends[0].min(ends[1]), ends[0].max(ends[1]) + lanes as isize * size);
@@ -265,6 +292,11 @@ impl<'a, T: Tiled> Windows<'a, T> {
                     out,
                     out_row: row_out,
                     finish: self.finish(output),
+                    ahead: Ahead {
+                        first: ahead.wrapping_offset(phase as isize * ahead_row),
+                        row: ahead_row * self.phases as isize,
+                        columns: ahead_columns,
+                    },
                 };
                 // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; offsets
                 // of a layout are not negative, so the first `at` checked every address that is read, and
@@ -294,11 +326,9 @@ fn lens(geometry: &Geometry, (cell, element): (usize, usize), threads: usize) ->
     let mut plane = geometry.clone();
     let along = plane.axes.len() - 2;
     plane.axes[..along].iter_mut().for_each(|axis| axis.output = 1);
-    // Cells of the same rows follow one another, which lie among each other in memory.
-    let cells = match cell {
-        1 => SLAB_BYTES / element,
-        _ => (SLAB_BYTES / (cell * element)).min(ROWS_BYTES / (geometry.groups * element)),
-    };
+    // Of channels that are neighbours too: blocks that the second-level cache holds in all channels had so few
+    // rows of many of them that 7x7 on 256 channels of 112 x 112 took four times as long.
+    let cells = SLAB_BYTES / (cell * element);
     let mut lens = block_lens(&plane, cells);
     let planes: usize = geometry.axes[..along].iter().map(|axis| axis.output).product();
     let items = |lens: &[usize]| -> usize {

@@ -30,6 +30,11 @@ pub unsafe trait Vector: Copy {
     /// `LANES` elements from `to` on must be writable.
     unsafe fn store(self, to: *mut Self::Element);
 
+    /// Asks for the cache line of an address, whatever it is, in the second-level cache, where the CPU can be
+    /// asked.
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
+
     /// One element in every lane.
     ///
     /// # Safety

@@ -35,6 +35,11 @@ macro_rules! vector {
                 unsafe { $store(to, self) }
             }
             #[inline(always)]
+            fn prefetch(at: *const u8) {
+                // SAFETY: every x86_64 has the instruction, and no address is wrong.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            }
+            #[inline(always)]
             unsafe fn splat(from: *const $element) -> Self {
                 // SAFETY: the caller vouches for the element.
                 unsafe { $splat(*from) }
