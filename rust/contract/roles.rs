@@ -103,6 +103,10 @@ const ROW_ENDS: f64 = 8.0;
 const CACHED: f64 = (1 << 20) as f64;
 const LONE_WEIGHT: f64 = 14.0;
 
+/// Cycles a weight, over the taps that lie together, where the channels of an output lie apart: a transposed
+/// 1x1 layer from 2048 to 512 channels of 7 x 7 took 1.4 ms with rows of output channels, 1.0 ms without.
+const APART: f64 = 1.2;
+
 /// Cycles of a group of channels with rows of output channels.
 fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     let geometry = problem.geometry;
