@@ -21,7 +21,7 @@ use crate::error::{Error, room};
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode, gcd};
 use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team};
-use crate::plan::{Method, Planned};
+use crate::plan::{Asked, Method, Planned};
 use crate::prepared::Prepared;
 use crate::problem::Problem;
 use crate::store::Store;
@@ -46,7 +46,7 @@ pub struct Adjoint<'a, T> {
 
 /// Computes the gradient of an input.
 pub fn input<T: Planned>(
-    method: Option<Method>,
+    asked: Asked,
     problem: &Adjoint<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
@@ -57,7 +57,7 @@ pub fn input<T: Planned>(
     if whole * geometry.channels * geometry.groups == 0 {
         return Ok(());
     }
-    let run = (method, kernels, team);
+    let run = (asked, kernels, team);
     let shows_again =
         |axis: &Axis| axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
     if !spatial.iter().any(shows_again) {
@@ -143,7 +143,7 @@ fn phases<T: Planned>(
     problem: &Adjoint<'_, T>,
     store: &Store<'_, T>,
     windows: Vec<Range<isize>>,
-    (method, kernels, team): (Option<Method>, &Kernels<T>, &Team<'_>),
+    (asked, kernels, team): (Asked, &Kernels<T>, &Team<'_>),
 ) -> Result<(), Stopped> {
     let Adjoint { geometry, gradient, weights, .. } = problem;
     let spatial = &geometry.axes[1..];
@@ -182,11 +182,9 @@ fn phases<T: Planned>(
             },
         };
         // A method that was asked for may not be able to compute every phase.
-        let method = match method {
-            Some(method) if method.refuses(&forward).is_some() => Some(Method::Direct),
-            method => method,
-        };
-        T::run(method, &forward, kernels, team)?;
+        let refuses = |method: Method| method.refuses(&forward, asked.precision).is_some();
+        let asked = if asked.method.is_some_and(refuses) { Asked::direct() } else { asked };
+        T::run(asked, &forward, kernels, team)?;
     }
     Ok(())
 }

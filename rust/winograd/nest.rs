@@ -18,6 +18,7 @@ use crate::view::Memory;
 
 use super::engine::{Analysis, Engine, Synthesis};
 use super::filters::{self, Filters};
+use super::form::Form;
 use super::odd::{self, Spot};
 use super::region::{Cuts, Plane, Region, Shape};
 use super::tiling::Tiling;
@@ -41,6 +42,8 @@ pub struct Nest<'a, T: Tiled> {
     pub problem: &'a Problem<'a, T>,
     pub kernels: &'a Kernels<T>,
     tiling: &'a Tiling,
+    /// Its transforms.
+    forms: Vec<Form>,
     filters: &'a Filters<T>,
     engine: &'a Engine<T>,
     cuts: Cuts,
@@ -118,7 +121,7 @@ impl Frame {
         let rows = (panels * panel).min(geometry.outputs);
         let sizes = Sizes {
             staged: shape.staged,
-            dealt: if tiling.dealt() { shape.staged } else { 0 },
+            dealt: if tiling.dealt().is_some() { shape.staged } else { 0 },
             results: shape.plane * shape.planes,
             value,
             values: value * geometry.channels + line,
@@ -175,7 +178,21 @@ impl<'a, T: Tiled> Nest<'a, T> {
         .sum()?;
         let odd = Mutex::new(Vec::new());
         let Frame { cuts, plane, parts, sizes } = frame;
-        Ok(Nest { problem, kernels, tiling, filters, engine, cuts, plane, sum, parts, sizes, odd })
+        let forms = tiling.forms();
+        Ok(Nest {
+            problem,
+            kernels,
+            tiling,
+            forms,
+            filters,
+            engine,
+            cuts,
+            plane,
+            sum,
+            parts,
+            sizes,
+            odd,
+        })
     }
 
     /// Items of work: blocks of each group, and parts of its output channels.
@@ -238,7 +255,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
     /// From one result of a row to the next: bytes, and positions.
     pub fn step(&self) -> (isize, usize) {
         let last = &self.tiling.sides[self.tiling.sides.len() - 1];
-        let apart = if last.tiled { last.axis.dilation } else { 1 };
+        let apart = if last.tiled() { last.axis.dilation } else { 1 };
         (self.problem.store.step() * apart as isize, apart)
     }
 
@@ -251,20 +268,21 @@ impl<'a, T: Tiled> Nest<'a, T> {
         desk: &mut Desk<'_, T>,
     ) -> bool {
         let Problem { geometry, x, padding, .. } = self.problem;
-        let passes = self.engine.passes(self.tiling.axes());
         let staged = &mut desk.staged[..shape.staged];
         for channel in 0..geometry.channels {
             let start = (group * geometry.channels + channel) as isize * x.strides()[0];
             for (r, runs) in shape.reads.iter().enumerate() {
                 x.read_runs(start, runs, *padding, &mut staged[r * shape.residue..]);
             }
-            let from = if self.tiling.dealt() {
-                self.engine.deal(staged, desk.dealt);
-                desk.dealt.as_ptr()
-            } else {
-                staged.as_ptr()
+            let from = match self.tiling.dealt() {
+                Some(form) => {
+                    self.engine.deal(form, staged, desk.dealt);
+                    desk.dealt.as_ptr()
+                }
+                None => staged.as_ptr(),
             };
             let analysis = Analysis {
+                forms: &self.forms,
                 from,
                 offsets: &shape.offsets,
                 places: &shape.analysis,
@@ -274,7 +292,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             assert!(shape.values <= self.sizes.value);
             // SAFETY: the engine is this CPU's; a shape's planes have room for a vector at each element of
             // each of its places, and its values for one at each place, in each channel of each point.
-            unsafe { (passes.analyse)(&analysis) }
+            unsafe { (self.engine.analyse)(&analysis) }
             if !turn.goes_on(shape.analysis.len() * self.tiling.points()) {
                 return false;
             }
@@ -351,14 +369,14 @@ impl<'a, T: Tiled> Nest<'a, T> {
         desk: &mut Desk<'_, T>,
     ) -> Result<(), Error> {
         let store = self.problem.store;
-        let passes = self.engine.passes(self.tiling.axes());
-        let synthesise = passes.synthesise[usize::from(self.tiling.dealt())];
+        let synthesise = self.engine.synthesise[usize::from(self.tiling.dealt().is_some())];
         let strides = store.out.strides();
         let (step, apart) = self.step();
         assert!(shape.plane * shape.planes <= desk.results.len() && shape.sums <= self.sizes.row);
         for output in outputs.clone() {
             let from = &desk.sums[(output - outputs.start) * self.sizes.row..];
             let mut plain = Synthesis {
+                forms: &self.forms,
                 from: from.as_ptr(),
                 pitch: self.sizes.sums,
                 places: &shape.synthesis,
