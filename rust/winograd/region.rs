@@ -21,7 +21,29 @@ const VALUES_BYTES: usize = 1 << 20;
 const MOST_VALUES_BYTES: usize = 8 << 20;
 
 /// Bytes of transformed weights that stay in the second-level cache beside a block.
-const WEIGHTS_BYTES: usize = 1 << 20;
+pub const WEIGHTS_BYTES: usize = 1 << 20;
+
+/// Bytes of the weights of a group at all points.
+pub fn weight_bytes(tiling: &Tiling, geometry: &Geometry, element: usize) -> usize {
+    (tiling.points() * tiling.taps() * element)
+        .saturating_mul(geometry.channels)
+        .saturating_mul(geometry.outputs)
+}
+
+/// Tiles of a block at most.
+pub fn most_tiles(tiling: &Tiling, geometry: &Geometry, element: usize) -> usize {
+    let pairs = geometry.channels + geometry.outputs;
+    let one = tiling.points().saturating_mul(pairs).saturating_mul(element);
+    let weights = weight_bytes(tiling, geometry, element);
+    let bytes = if weights > WEIGHTS_BYTES {
+        // Weights and values are read alike often.
+        let root = (weights as f64 * one as f64).sqrt() * 12.0;
+        (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
+    } else {
+        VALUES_BYTES
+    };
+    (bytes / one.max(1)).max(16)
+}
 
 /// How tiles are cut into blocks: so many on each axis of its residues, and of its tiles.
 #[derive(Clone, Debug)]
@@ -44,19 +66,7 @@ pub struct Region {
 impl Cuts {
     /// Blocks for elements of some bytes, and at least so many of them where there are tiles enough.
     pub fn new(tiling: &Tiling, geometry: &Geometry, element: usize, wanted: usize) -> Self {
-        let (points, outputs) = (tiling.points(), geometry.outputs);
-        let one = points.saturating_mul(geometry.channels + outputs).saturating_mul(element);
-        let weights = (points * tiling.taps() * element)
-            .saturating_mul(geometry.channels)
-            .saturating_mul(outputs);
-        let bytes = if weights > WEIGHTS_BYTES {
-            // Weights and values are read alike often.
-            let root = (weights as f64 * one as f64).sqrt() * 12.0;
-            (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
-        } else {
-            VALUES_BYTES
-        };
-        let most = (bytes / one.max(1)).max(16);
+        let most = most_tiles(tiling, geometry, element);
         let mut cuts =
             Cuts { residues: vec![1; tiling.sides.len()], lens: vec![1; tiling.sides.len()] };
         loop {
@@ -88,7 +98,7 @@ impl Cuts {
                 } else {
                     (&mut cuts.lens[axis], tiling.sides[axis].len)
                 };
-                *parts = all.div_ceil(len.div_ceil(2));
+                *parts = (2 * *parts).min(all);
                 let cost = cuts.region(tiling, 0).cost(tiling, geometry);
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, cuts));

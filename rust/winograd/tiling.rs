@@ -4,10 +4,12 @@
 //! an image change the bits of a result.
 
 use crate::geometry::{Axis, Geometry};
+use crate::memory::LINE;
 use crate::offer::{Cost, Precision};
 use crate::view::advance;
 
 use super::form::{Form, TAPS};
+use super::region::{self, WEIGHTS_BYTES};
 
 /// Most axes that are transformed; others stay as taps of the sums.
 const MOST_AXES: usize = 3;
@@ -71,6 +73,7 @@ const ANALYSE: f64 = 0.08;
 const SYNTHESISE: f64 = 0.09;
 const LIFT: f64 = 0.3;
 const STAGE: f64 = 0.15;
+const READ: f64 = 0.2;
 const CALL: f64 = 3e3;
 
 impl Tiling {
@@ -171,7 +174,16 @@ impl Tiling {
         // Few outputs fill few rows of a product's tile.
         let product = PRODUCT * (4.0 / outputs).max(1.0);
         let staged = read * self.outputs() as f64 * 1.3;
-        let one = tiles * points * taps * channels * outputs * product
+        // What the weights that no cache holds take each time that they are read, once a block.
+        let blocks = (self.tiles() / region::most_tiles(self, geometry, element) as f64).ceil();
+        let weights = region::weight_bytes(self, geometry, element);
+        let reads = images as f64 * blocks * READ * weights.saturating_sub(WEIGHTS_BYTES) as f64
+            / element as f64;
+        // The last vector of an image may not be full.
+        let lanes = (LINE / element) as f64;
+        let filled = images as f64 * (self.tiles() / lanes).ceil() * lanes;
+        let one = filled * points * taps * channels * outputs * product
+            + reads
             + read * channels * points * ANALYSE
             + tiles * outputs * points * SYNTHESISE
             + staged * channels * STAGE;
