@@ -5,6 +5,7 @@
 //! place or staged) moves work around without changing any sum, so results do not depend on it: see
 //! [`CHAIN`].
 
+mod cost;
 mod input;
 mod roles;
 mod split;
@@ -14,7 +15,7 @@ use crate::cover::{Cover, Positions, Span};
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::memory::with_scratch;
-use crate::offer::{Cost, Description};
+use crate::offer::Description;
 use crate::operand::{self, Forward};
 use crate::packed::Packed;
 use crate::parallel::{Stopped, Team, Turn, even_parts};
@@ -28,6 +29,7 @@ use crate::tile::{
 };
 use crate::view::{Runs, advance};
 
+pub use cost::offer;
 use input::Input;
 use roles::Roles;
 use split::Split;
@@ -41,30 +43,6 @@ pub(crate) const SERIAL_FLOPS: f64 = 5e6;
 /// Vectors of a strip so few that what streams is the weights: 3x3 on 512 channels of 7 x 7 from 61 to 65 %
 /// of the peak (Sapphire Rapids).
 const FEW_VECTORS: usize = 8;
-
-/// Nanoseconds that a multiply-add of float32 takes on one thread of the nominal machine of
-/// [`offer`](crate::offer), as measured on a Sapphire Rapids core: with many output channels to a group
-/// (205 GFLOP/s), with tiles of neighbouring outputs (140), and where neither is to be had (75). A signal
-/// by its phases runs as many output channels do, but its staging and turning take a nanosecond a result.
-const MANY_OUTPUTS: f64 = 2.0 / 205.0;
-const NEIGHBOURS: f64 = 2.0 / 140.0;
-const LONE_ROWS: f64 = 2.0 / 75.0;
-const TURNED: f64 = 1.0;
-
-/// The predicted time of a convolution of elements of some bytes.
-pub fn offer(geometry: &Geometry, element: usize) -> Cost {
-    let [.., along, row] = geometry.axes.as_slice() else { return Cost::default() };
-    let signal = geometry.axes.len() == 2 && row.stride.is_multiple_of(row.dilation);
-    let product = match geometry.outputs {
-        8.. => MANY_OUTPUTS,
-        _ if geometry.axes.len() > 2 && along.kernel > 1 => NEIGHBOURS,
-        1 if signal => LONE_ROWS.min(MANY_OUTPUTS + TURNED / row.kernel as f64),
-        // Each output channel more uses a vector of positions once more.
-        few => (LONE_ROWS / few as f64).max(MANY_OUTPUTS),
-    };
-    let work = geometry.flops() / 2.0 * product * (element as f64 / 4.0);
-    Cost { weights: 0.0, work }
-}
 
 /// Computes a convolution directly.
 pub fn direct<T: Tiled>(
