@@ -19,8 +19,8 @@ import numpy as np
 Convolve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 CHANNELS = (1, 4, 16, 64, 256, 1024)
-SIZE = 30  # of an image
-OUTPUTS = 8
+SIZE = 32  # of an image
+OUTPUTS = 32
 
 
 def with_faltung(**options: str) -> Convolve:

@@ -234,11 +234,11 @@ RULES: dict[str, tuple[Any, ...]] = {
     "method of a precision": (
         lambda: faltung.Plan(W, method="fft", precision="exact"),
         ValueError,
-        'precision is "exact", but method is "fft", which adds in another order than the plain sum; '
-        'pass method="auto" or "direct", or precision="high"',
+        'precision is "exact", but method is "fft", which adds in another order than the plain '
+        'sum; pass method="auto" or "direct", or precision="high"',
     ),
     "method of a precision, transposed": (
-        lambda: faltung.conv_transpose2d(X, W, method="winograd", precision="exact"),
+        lambda: faltung.conv_transpose2d(ones(6, 9, 9), W, method="winograd", precision="exact"),
         ValueError,
         'precision is "exact", but method is "winograd"',
     ),

@@ -34,9 +34,10 @@ class Explanation:
         -------
         dict
             ``"method"`` is the chosen one and ``"why"`` the reason, ``"asked"`` the one asked for
-            by name, or None; ``"precision"`` the one asked for. ``"x_shape"``, ``"weight_shape"``, ``"output_shape"``, ``"dtype"``,
-            ``"isa"`` and ``"threads"`` are those of the call; ``"flops"`` the floating-point
-            operations of the plain sum, ``"bytes"`` those of all arrays, and ``"share"`` the
+            by name, or None; ``"precision"`` the one asked for. ``"x_shape"``,
+            ``"weight_shape"``, ``"output_shape"``, ``"dtype"``, ``"isa"`` and ``"threads"`` are
+            those of the call; ``"flops"`` the floating-point operations of the plain sum,
+            ``"bytes"`` those of all arrays, and ``"share"`` the
             predicted share of the roofline: of the time in which the nominal machine could do the
             plain sum, limited by its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
 

@@ -136,12 +136,11 @@ def conv(
         tells. ``"separable"`` is passes along the axes, for kernels that are such products to
         within rounding. `explain` tells what is chosen, and why.
     precision : {"high", "fast", "exact"}
-        What the methods may allow themselves in floats; integers are always exact. ``"high"``: no
-        more error than three times the plain sum's, by bounds or as measured. ``"fast"``:
-        ``"winograd"`` may compute four outputs of an axis at a time from six products too, instead
-        of two from four: faster, with an error some four times the plain sum's over one or two
-        axes. ``"exact"``: the plain sum, in its own order; any other method is refused.
-        ``docs/accuracy.md`` has bounds and figures.
+        What methods may allow themselves in floats; integers are always exact. ``"high"``: errors
+        that are mostly beside the plain sum's, and within three times them. ``"fast"``:
+        ``"winograd"`` may compute four outputs of an axis from six products, too, instead of two
+        from four: faster, with some four times the plain sum's error. ``"exact"``: the plain sum,
+        in its own order; another method is refused. ``docs/accuracy.md`` has bounds and figures.
     threads : int, optional
         How many threads at most work on this call; else as `set_num_threads` says. The result
         has the same bits for any number.

@@ -66,12 +66,14 @@ pub struct Tiling {
 
 /// Nanoseconds on one thread of the nominal machine of [`offer`](crate::offer), float32, as measured on a
 /// Sapphire Rapids core: a product and sum; a value of the input, of the sums and of the weights at a
-/// point; an element that is staged; and a value of the weights beyond what a cache holds, each time that
-/// it is read.
+/// point, and what the direct sum takes to pack a weight, which its own prediction leaves out; an element
+/// that is staged; and a value of the weights that no cache holds, each time that it is read and the direct
+/// sum reads none.
 const PRODUCT: f64 = 2.0 / 180.0;
 const ANALYSE: f64 = 0.08;
 const SYNTHESISE: f64 = 0.09;
 const LIFT: f64 = 0.3;
+const PACK: f64 = 0.45;
 const STAGE: f64 = 0.15;
 const READ: f64 = 0.2;
 const CALL: f64 = 3e3;
@@ -174,20 +176,26 @@ impl Tiling {
         // Few outputs fill few rows of a product's tile.
         let product = PRODUCT * (4.0 / outputs).max(1.0);
         let staged = read * self.outputs() as f64 * 1.3;
-        // What the weights that no cache holds take each time that they are read, once a block.
+        // All weights are read once a block.
         let blocks = (self.tiles() / region::most_tiles(self, geometry, element) as f64).ceil();
-        let weights = region::weight_bytes(self, geometry, element);
-        let reads = images as f64 * blocks * READ * weights.saturating_sub(WEIGHTS_BYTES) as f64
-            / element as f64;
-        // The last vector of an image may not be full.
+        let reads = if region::weight_bytes(self, geometry, element) > WEIGHTS_BYTES {
+            let more = (points * taps - geometry.kernel_taps() as f64).max(0.0);
+            images as f64 * blocks * more * channels * outputs * READ
+        } else {
+            0.0
+        };
+        // Vectors have what lies between rows where the last axis is not transformed; and the last one of
+        // an image may not be full.
         let lanes = (LINE / element) as f64;
-        let filled = images as f64 * (self.tiles() / lanes).ceil() * lanes;
+        let row = self.sides.last().map_or(1.0, reach);
+        let filled = images as f64 * (self.tiles() * row / lanes).ceil() * lanes;
         let one = filled * points * taps * channels * outputs * product
             + reads
             + read * channels * points * ANALYSE
             + tiles * outputs * points * SYNTHESISE
             + staged * channels * STAGE;
-        let lift = points * taps * channels * outputs * LIFT;
+        let lift = (points * taps * LIFT - geometry.kernel_taps() as f64 * PACK).max(0.0);
+        let lift = lift * channels * outputs;
         let scale = groups * element as f64 / 4.0;
         Cost { weights: scale * lift, work: CALL + scale * one }
     }
