@@ -14,6 +14,12 @@ use super::region::{self, WEIGHTS_BYTES};
 /// Most axes that are transformed; others stay as taps of the sums.
 const MOST_AXES: usize = 3;
 
+/// Most axes that are so by F(4,3): each more would make the bound of the error twelve times as large.
+const MOST_FOURS: usize = 2;
+
+/// What F(4,3) must take of F(2,3)'s time to be preferred to it, which rounds less.
+const PREFERRED: f64 = 0.9;
+
 /// One axis of a convolution in tiles.
 #[derive(Clone, Copy, Debug)]
 pub struct Side {
@@ -68,7 +74,8 @@ pub struct Tiling {
 /// Sapphire Rapids core: a product and sum; a value of the input, of the sums and of the weights at a
 /// point, and what the direct sum takes to pack a weight, which its own prediction leaves out; an element
 /// that is staged; and a value of the weights that no cache holds, each time that it is read and the direct
-/// sum reads none.
+/// sum reads none; a value of the input or of the sums more where a tile has more points than `FEW`, which lie
+/// on as many pages, or several axes and taps that are left; and an element of the input or result whose neighbours belong to other residues.
 const PRODUCT: f64 = 2.0 / 180.0;
 const ANALYSE: f64 = 0.08;
 const SYNTHESISE: f64 = 0.09;
@@ -76,6 +83,9 @@ const LIFT: f64 = 0.3;
 const PACK: f64 = 0.45;
 const STAGE: f64 = 0.15;
 const READ: f64 = 0.2;
+const FEW: usize = 64;
+const SCATTER: f64 = 0.25;
+const APART: f64 = 1.2;
 const CALL: f64 = 3e3;
 
 impl Tiling {
@@ -102,7 +112,12 @@ impl Tiling {
             let axes = geometry.axes.iter().enumerate();
             let tiling =
                 Tiling { sides: axes.map(|(a, &axis)| Side::new(axis, form(a))).collect() };
-            let time = tiling.time(geometry, element, 1).whole();
+            let fours = tiling.forms().into_iter().filter(|&form| form == Form::Four).count();
+            if fours > MOST_FOURS {
+                continue;
+            }
+            let handicap = if fours > 0 { PREFERRED } else { 1.0 };
+            let time = tiling.time(geometry, element, 1).whole() / handicap;
             if best.as_ref().is_none_or(|(least, _)| time < *least) {
                 best = Some((time, tiling));
             }
@@ -189,11 +204,16 @@ impl Tiling {
         let lanes = (LINE / element) as f64;
         let row = self.sides.last().map_or(1.0, reach);
         let filled = images as f64 * (self.tiles() * row / lanes).ceil() * lanes;
+        let scattered = self.points() > FEW || taps > 1.0 && self.forms().len() > 1;
+        let scatter = if scattered { SCATTER } else { 0.0 };
+        let is_apart = |side: &Side| side.tiled() && side.axis.dilation > 1;
+        let apart = if self.sides.last().is_some_and(is_apart) { APART } else { 0.0 };
         let one = filled * points * taps * channels * outputs * product
             + reads
-            + read * channels * points * ANALYSE
-            + tiles * outputs * points * SYNTHESISE
-            + staged * channels * STAGE;
+            + read * channels * points * (ANALYSE + scatter)
+            + tiles * outputs * points * (SYNTHESISE + scatter)
+            + staged * channels * (STAGE + apart)
+            + tiles * self.outputs() as f64 * outputs * apart;
         let lift = (points * taps * LIFT - geometry.kernel_taps() as f64 * PACK).max(0.0);
         let lift = lift * channels * outputs;
         let scale = groups * element as f64 / 4.0;
