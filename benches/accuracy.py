@@ -19,8 +19,8 @@ import numpy as np
 Convolve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 CHANNELS = (1, 4, 16, 64, 256, 1024)
-SIZE = 30  # of an image
-OUTPUTS = 8
+SIZE = 32  # of an image
+OUTPUTS = 32
 
 
 def with_faltung(**options: str) -> Convolve:
@@ -53,6 +53,7 @@ def with_onnxruntime(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 METHODS: dict[str, tuple[str, Convolve]] = {
     "direct": ("", with_faltung(method="direct")),
     "Winograd F(2,3)": ("", with_faltung(method="winograd")),
+    "Winograd F(4,3)": ("", with_faltung(method="winograd", precision="fast")),
     "FFT": ("", with_faltung(method="fft")),
     "PyTorch": ("torch", with_torch),
     "ONNX Runtime": ("onnxruntime", with_onnxruntime),

@@ -11,6 +11,7 @@ use criterion::{
 };
 use faltung::geometry::{Padding, PaddingMode, PerAxis, Spec};
 use faltung::parallel::Team;
+use faltung::plan::Asked;
 use faltung::slab::{Block, Layout};
 use faltung::tile::{
     ALL_ROWS, Bias, Column, Contraction, Ending, Finish, Rows, Segment, Step, Strip, Sum, Tiled,
@@ -163,7 +164,7 @@ fn cases() -> impl Iterator<Item = (String, Convolution<f32>)> {
         };
         let name = row["name"].as_str().expect("a name").to_string();
         let mut convolution = Convolution::random(&spec, &shape("x"), &shape("w"));
-        convolution.method = None;
+        convolution.asked = Asked::default();
         (name, convolution)
     })
 }

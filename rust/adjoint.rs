@@ -22,7 +22,7 @@ use crate::error::{Error, room};
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode, gcd};
 use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team, even_part};
-use crate::plan::{Method, Planned};
+use crate::plan::{Asked, Method, Planned};
 use crate::prepared::Prepared;
 use crate::problem::Problem;
 use crate::store::Store;
@@ -47,7 +47,7 @@ pub struct Adjoint<'a, T> {
 
 /// Computes the gradient of an input.
 pub fn input<T: Planned>(
-    method: Option<Method>,
+    asked: Asked,
     problem: &Adjoint<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
@@ -58,7 +58,7 @@ pub fn input<T: Planned>(
     if whole * geometry.channels * geometry.groups == 0 {
         return Ok(());
     }
-    let run = (method, kernels, team);
+    let run = (asked, kernels, team);
     let shows_again =
         |axis: &Axis| axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
     if !spatial.iter().any(shows_again) {
@@ -149,7 +149,7 @@ fn phases<T: Planned>(
     problem: &Adjoint<'_, T>,
     store: &Store<'_, T>,
     windows: Vec<Range<isize>>,
-    (method, kernels, team): (Option<Method>, &Kernels<T>, &Team<'_>),
+    (asked, kernels, team): (Asked, &Kernels<T>, &Team<'_>),
 ) -> Result<(), Stopped> {
     let geometry = problem.geometry;
     let mut all_reached = true;
@@ -165,7 +165,7 @@ fn phases<T: Planned>(
     if cuts.count() > 1 {
         // Of the methods, only the plain sum has the same bits in parts.
         phased.each(&phased.part(0, Cuts::ONE), |_, forward| {
-            let chosen = allowed(method, forward).unwrap_or_else(|| Method::choose(forward));
+            let chosen = allowed(asked, forward).choose(forward);
             cuts = if chosen == Method::Direct { cuts } else { Cuts::ONE };
             Ok(())
         })?;
@@ -173,7 +173,7 @@ fn phases<T: Planned>(
     if cuts.count() == 1 {
         let whole = phased.part(0, cuts);
         return phased
-            .each(&whole, |_, forward| T::run(allowed(method, forward), forward, kernels, team));
+            .each(&whole, |_, forward| T::run(allowed(asked, forward), forward, kernels, team));
     }
     // What is made of the weights of a phase serves all parts of the same groups.
     let phases = phased.keys();
@@ -187,7 +187,7 @@ fn phases<T: Planned>(
                     return Err(Stopped::Interrupted);
                 }
                 let forward = Problem { prepared: &prepared[part.cut * phases + key], ..*forward };
-                T::run(Some(Method::Direct), &forward, kernels, &team)
+                T::run(Asked::direct(), &forward, kernels, &team)
             };
             match phased.each(&part, run) {
                 Err(Stopped::Failed(error)) => return Err(error),
@@ -199,12 +199,10 @@ fn phases<T: Planned>(
     })
 }
 
-/// The method that was asked for, or the plain sum where it cannot compute a phase.
-fn allowed<T: Tiled>(method: Option<Method>, forward: &Problem<'_, T>) -> Option<Method> {
-    match method {
-        Some(method) if method.refuses(forward).is_some() => Some(Method::Direct),
-        method => method,
-    }
+/// What was asked for, or the plain sum where the method of that name cannot compute a phase.
+fn allowed<T: Tiled>(asked: Asked, forward: &Problem<'_, T>) -> Asked {
+    let refuses = |method: Method| method.refuses(forward, asked.precision).is_some();
+    if asked.method.is_some_and(refuses) { Asked::direct() } else { asked }
 }
 
 /// Bytes of both gradients in a part: as much of the second-level cache as their weights leave, so that

@@ -207,6 +207,9 @@ pub enum Error {
     MethodOfIntegers {
         method: &'static str,
     },
+    MethodOfPrecision {
+        method: &'static str,
+    },
     ArgumentType {
         argument: &'static str,
         expected: String,
@@ -567,6 +570,11 @@ impl fmt::Display for Error {
                 f,
                 "method is \"{method}\", but integers are summed exactly, which only \"direct\" does; \
                  pass method=\"auto\", or dtype=numpy.float64"
+            ),
+            Error::MethodOfPrecision { method } => write!(
+                f,
+                "precision is \"exact\", but method is \"{method}\", which adds in another order than the \
+                 plain sum; pass method=\"auto\" or \"direct\", or precision=\"high\""
             ),
             Error::ArgumentType { argument, expected, found } => {
                 write!(f, "{argument} must be {expected}, not {found}")

@@ -4,7 +4,7 @@
 use crate::contract;
 use crate::error::Error;
 use crate::fft;
-use crate::offer::{Cost, Declined, Description};
+use crate::offer::{Cost, Declined, Description, Precision};
 use crate::plan::{METHODS, Method};
 use crate::problem::Problem;
 use crate::separable;
@@ -29,15 +29,16 @@ pub struct Candidate {
 /// What each method has to say of a problem, in the order of their list.
 pub fn candidates<T: Tiled>(
     problem: &Problem<'_, T>,
+    precision: Precision,
     kernels: &Kernels<T>,
     threads: usize,
 ) -> Result<Vec<Candidate>, Error> {
     let of = |method: Method| {
-        let refuses = method.refuses(problem);
-        let offer = method.offer(problem.geometry, size_of::<T>());
+        let refuses = method.refuses(problem, precision);
+        let offer = method.offer(problem.geometry, size_of::<T>(), precision);
         let unsuited = offer.as_ref().ok().and_then(|_| method.suits(problem, false).err());
         let description = match refuses {
-            None => Some(describe(method, problem, kernels, threads)?),
+            None => Some(describe((method, precision), problem, kernels, threads)?),
             Some(_) => None,
         };
         Ok(Candidate { method, offer, unsuited, refuses, description })
@@ -46,7 +47,7 @@ pub fn candidates<T: Tiled>(
 }
 
 fn describe<T: Tiled>(
-    method: Method,
+    (method, precision): (Method, Precision),
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     threads: usize,
@@ -54,7 +55,7 @@ fn describe<T: Tiled>(
     match method {
         Method::Direct => contract::describe(problem, kernels, threads),
         Method::Fft => fft::describe(problem.geometry, size_of::<T>(), threads),
-        Method::Winograd => winograd::describe(problem, kernels, threads),
+        Method::Winograd => winograd::describe(problem, precision, kernels, threads),
         Method::Separable => Ok(separable::describe(problem.geometry, size_of::<T>(), threads)),
     }
 }

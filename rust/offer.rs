@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::error::Error;
+
 /// What a problem would take, in nanoseconds on one thread of a nominal machine (3 GHz with AVX-512). It
 /// depends on the problem alone, never on the machine, so that "auto" gives the same bits everywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,6 +18,40 @@ impl Cost {
     /// Both.
     pub fn whole(self) -> f64 {
         self.weights + self.work
+    }
+}
+
+/// How exact a result must be, where methods and what they allow themselves differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As the plain sum, in its order.
+    Exact,
+    /// About as the plain sum: with a bound of the error, or where that is of another kind with errors as
+    /// measured, within three times its.
+    #[default]
+    High,
+    /// Transforms of tiles may round more than that.
+    Fast,
+}
+
+impl Precision {
+    /// The name that `precision=` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Exact => "exact",
+            Precision::High => "high",
+            Precision::Fast => "fast",
+        }
+    }
+
+    /// The precision called `name`.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        let all = [Precision::Exact, Precision::High, Precision::Fast];
+        all.into_iter().find(|precision| precision.name() == name).ok_or_else(|| Error::Name {
+            argument: "precision",
+            value: format!("{name:?}"),
+            choices: "\"high\", \"fast\" or \"exact\"",
+        })
     }
 }
 
@@ -62,6 +98,8 @@ pub struct Description {
     pub growth: Option<f64>,
     /// Binary logarithm of the numbers that are transformed together, on which the other bound depends.
     pub levels: Option<f64>,
+    /// How each spatial axis is transformed by tiles, if it is.
+    pub forms: Vec<Option<&'static str>>,
     /// Rows of a tile, and elements of its columns.
     pub tile: Option<(usize, usize)>,
     /// What its rows and its vectors are.

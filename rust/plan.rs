@@ -9,7 +9,7 @@ use crate::contract;
 use crate::error::Error;
 use crate::fft::{self, Transformed};
 use crate::geometry::{Axis, Geometry};
-use crate::offer::{Cost, Declined};
+use crate::offer::{Cost, Declined, Precision};
 use crate::parallel::{Stopped, Team};
 use crate::problem::Problem;
 use crate::separable;
@@ -29,11 +29,47 @@ pub enum Method {
     Separable,
 }
 
+/// What a call asks of the choice of a method.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// A method by its name, or `None` for the one that "auto" takes.
+    pub method: Option<Method>,
+    /// How exact it must be.
+    pub precision: Precision,
+}
+
+impl Asked {
+    /// Checks that the two go together.
+    pub fn new(method: Option<Method>, precision: Precision) -> Result<Self, Error> {
+        match method {
+            Some(method) if !method.keeps(precision) => {
+                Err(Error::MethodOfPrecision { method: method.name() })
+            }
+            _ => Ok(Asked { method, precision }),
+        }
+    }
+
+    /// The plain sum, whatever else there is.
+    pub fn direct() -> Self {
+        Asked { method: Some(Method::Direct), precision: Precision::Exact }
+    }
+
+    /// The method that it comes to.
+    pub fn choose<T: Tiled>(self, problem: &Problem<'_, T>) -> Method {
+        self.method.unwrap_or_else(|| Method::choose(problem, self.precision))
+    }
+}
+
 /// Every method, the reference first.
 pub const METHODS: [Method; 4] = [Method::Direct, Method::Fft, Method::Winograd, Method::Separable];
 
 /// Why only the plain sum is for integers.
 const INEXACT: Declined = Declined::Cannot(Cow::Borrowed("integers are summed exactly"));
+
+/// Why only the plain sum is exact.
+const ROUNDS: Declined = Declined::Cannot(Cow::Borrowed(
+    "it adds in another order than the plain sum, and precision is \"exact\"",
+));
 
 /// Nanoseconds of the direct sum below which no other method is asked: to choose blocks for transforms
 /// takes some 15 microseconds.
@@ -70,12 +106,23 @@ impl Method {
         }
     }
 
+    /// Whether it is as exact as that asks for, some way or other.
+    fn keeps(self, precision: Precision) -> bool {
+        self == Method::Direct || precision != Precision::Exact
+    }
+
     /// What a convolution of elements of some bytes would cost it, or why it declines.
-    pub fn offer(self, geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
+    pub fn offer(
+        self,
+        geometry: &Geometry,
+        element: usize,
+        precision: Precision,
+    ) -> Result<Cost, Declined> {
         match self {
+            _ if !self.keeps(precision) => Err(ROUNDS),
             Method::Direct => Ok(contract::offer(geometry, element)),
             Method::Fft => fft::offer(geometry, element),
-            Method::Winograd => winograd::offer(geometry, element),
+            Method::Winograd => winograd::offer(geometry, element, precision),
             Method::Separable => separable::offer(geometry, element),
         }
     }
@@ -94,21 +141,29 @@ impl Method {
 
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
     /// unless another saves a tenth. A batch gets what each of its images gets alone, so that bits agree.
-    pub fn choose<T: Tiled>(problem: &Problem<'_, T>) -> Self {
+    fn choose<T: Tiled>(problem: &Problem<'_, T>, precision: Precision) -> Self {
         let mut image = problem.geometry.clone();
         image.axes[0] = Axis::plain(image.axes[0].output.min(1));
-        Method::best(&image, size_of::<T>(), |method| method.suits(problem, false).is_ok())
+        let suits = |method: Method| method.suits(problem, false).is_ok();
+        Method::best(&image, size_of::<T>(), precision, suits)
     }
 
     /// The same, where `suits` tells which methods keep their offers. It is asked of the best alone.
-    fn best(geometry: &Geometry, element: usize, suits: impl Fn(Method) -> bool) -> Self {
-        if is_small(geometry, element) {
+    fn best(
+        geometry: &Geometry,
+        element: usize,
+        precision: Precision,
+        suits: impl Fn(Method) -> bool,
+    ) -> Self {
+        if precision == Precision::Exact || is_small(geometry, element) {
             return Method::Direct;
         }
         let direct = contract::offer(geometry, element).whole();
         let mut rivals: Vec<(Method, f64)> = METHODS[1..]
             .iter()
-            .filter_map(|&method| Some((method, method.offer(geometry, element).ok()?.whole())))
+            .filter_map(|&method| {
+                Some((method, method.offer(geometry, element, precision).ok()?.whole()))
+            })
             .filter(|&(_, cost)| cost < PREFERRED * direct)
             .collect();
         rivals.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -116,8 +171,12 @@ impl Method {
     }
 
     /// Why it cannot compute a problem that it was asked for by name, if so.
-    pub fn refuses<T: Tiled>(self, problem: &Problem<'_, T>) -> Option<Declined> {
-        let offer = self.offer(problem.geometry, size_of::<T>()).map(|_| ());
+    pub fn refuses<T: Tiled>(
+        self,
+        problem: &Problem<'_, T>,
+        precision: Precision,
+    ) -> Option<Declined> {
+        let offer = self.offer(problem.geometry, size_of::<T>(), precision).map(|_| ());
         let cannot = |declined: &Declined| matches!(declined, Declined::Cannot(_));
         match offer {
             Err(declined) if cannot(&declined) => Some(declined),
@@ -126,32 +185,32 @@ impl Method {
     }
 }
 
-/// Computes a convolution by `method`, or by the one that "auto" takes.
+/// Computes a convolution as it is asked for.
 pub fn run<T: Transformed>(
-    method: Option<Method>,
+    asked: Asked,
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
-    let asked = method.is_some();
-    let method = method.unwrap_or_else(|| Method::choose(problem));
-    if asked && let Some(declined) = method.refuses(problem) {
+    let method = asked.choose(problem);
+    let by_name = asked.method.is_some();
+    if by_name && let Some(declined) = method.refuses(problem, asked.precision) {
         let reason = declined.reason().to_owned();
         return Err(Error::Method { name: method.name(), reason }.into());
     }
     match method {
         Method::Direct => contract::direct(problem, kernels, team),
         Method::Fft => fft::convolve(problem, kernels, team),
-        Method::Winograd => winograd::convolve(problem, kernels, team),
-        Method::Separable => separable::convolve(problem, asked, kernels, team),
+        Method::Winograd => winograd::convolve(problem, asked.precision, kernels, team),
+        Method::Separable => separable::convolve(problem, by_name, kernels, team),
     }
 }
 
 /// An element that convolutions are computed with.
 pub trait Planned: Tiled {
-    /// Computes a convolution by `method`, or by the one that "auto" takes.
+    /// Computes a convolution as it is asked for.
     fn run(
-        method: Option<Method>,
+        asked: Asked,
         problem: &Problem<'_, Self>,
         kernels: &Kernels<Self>,
         team: &Team<'_>,
@@ -162,12 +221,12 @@ macro_rules! planned {
     ($element:ident, $run:expr) => {
         impl Planned for $element {
             fn run(
-                method: Option<Method>,
+                asked: Asked,
                 problem: &Problem<'_, Self>,
                 kernels: &Kernels<Self>,
                 team: &Team<'_>,
             ) -> Result<(), Stopped> {
-                $run(method, problem, kernels, team)
+                $run(asked, problem, kernels, team)
             }
         }
     };
@@ -175,7 +234,7 @@ macro_rules! planned {
 
 /// Integers have but the plain sum: it is exact, and others are not.
 fn integers<T: Tiled>(
-    _: Option<Method>,
+    _: Asked,
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
@@ -227,22 +286,26 @@ mod tests {
             (&[1, 16, 64, 64], &[16, 16, 15, 15], 1, "fft"),
         ] {
             let geometry = geometry(x, weight, groups);
-            let best = Method::best(&geometry, 4, |method| method != Method::Separable);
-            assert_eq!(best.name(), method, "{x:?} {weight:?}");
+            let best = |precision| {
+                Method::best(&geometry, 4, precision, |method| method != Method::Separable).name()
+            };
+            assert_eq!(best(Precision::High), method, "{x:?} {weight:?}");
+            assert_eq!(best(Precision::Exact), "direct");
         }
     }
 
     #[test]
     fn a_method_says_why_it_declines() {
         let small = geometry(&[1, 1, 80, 80], &[1, 1, 3, 3], 1);
-        let declined = Method::Fft.offer(&small, 4).unwrap_err();
+        let declined = Method::Fft.offer(&small, 4, Precision::High).unwrap_err();
         assert!(declined.reason().starts_with("the kernel has 9 taps"), "{declined:?}");
         // That it is slow is no reason against asking for it.
         assert!(matches!(declined, Declined::NotWorth(_)));
         let channels = geometry(&[1, 3, 80, 80], &[1, 3, 9, 9], 1);
-        assert!(matches!(Method::Separable.offer(&channels, 4), Err(Declined::Cannot(_))));
+        let separable = Method::Separable.offer(&channels, 4, Precision::High);
+        assert!(matches!(separable, Err(Declined::Cannot(_))));
         let empty = geometry(&[0, 1, 80, 80], &[1, 1, 9, 9], 1);
-        assert!(Method::Fft.offer(&empty, 4).is_err());
-        assert!(Method::Direct.offer(&empty, 4).is_ok());
+        assert!(Method::Fft.offer(&empty, 4, Precision::High).is_err());
+        assert!(Method::Direct.offer(&empty, 4, Precision::Exact).is_ok());
     }
 }

@@ -27,7 +27,7 @@ use crate::error::{Error, Kind};
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
-use crate::plan::{Method, Planned};
+use crate::plan::{Asked, Planned};
 use crate::prepared::Prepared;
 use crate::problem::Problem;
 use crate::store::Store;
@@ -60,25 +60,25 @@ struct Call<'py> {
     padding: Constant,
     flip: bool,
     activation: Activation,
-    method: Option<Method>,
+    asked: Asked,
     threads: usize,
     kept: Option<Bound<'py, plan::Kept>>,
 }
 
 impl<'py> Call<'py> {
     fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
-        arguments::check_method(self.method, self.numbers.integers)?;
+        arguments::check_method(self.asked, self.numbers.integers)?;
         let expected = self.geometry.output_shape();
         let inputs =
             [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
         let result = Outcome::new(py, out, &expected, (&self.numbers, false), inputs)?;
         let kernels = tile::kernels::<T>()?;
         // Floats that are never rounded are so in the plain sum alone.
-        let method = if self.numbers.integers { Some(Method::Direct) } else { self.method };
+        let asked = if self.numbers.integers { Asked::direct() } else { self.asked };
         for pass in self.passes() {
             self.with::<T, _>(&result, &pass, |problem| {
                 interruptible(py, self.geometry.flops(), |stop| {
-                    T::run(method, problem, kernels, &Team { threads: self.threads, stop })
+                    T::run(asked, problem, kernels, &Team { threads: self.threads, stop })
                 })
             })?;
         }
@@ -127,7 +127,7 @@ impl<'py> Call<'py> {
         [x, weight, bias]: [Any<'_, 'py>; 3],
         options: [Any<'_, 'py>; 5],
         [padding_value, flip, activation, channels_last]: [Any<'_, 'py>; 4],
-        [dtype, accumulate, method, threads, kept]: [Any<'_, 'py>; 5],
+        [dtype, accumulate, method, precision, threads, kept]: [Any<'_, 'py>; 6],
     ) -> PyResult<Self> {
         let wanted = Wanted::new(dtype, accumulate)?;
         let x = Array::new("x", x, &wanted)?;
@@ -145,7 +145,7 @@ impl<'py> Call<'py> {
             padding: Constant::new("padding_value", padding_value)?,
             flip: boolean("flip", flip)?,
             activation,
-            method: arguments::method(method)?,
+            asked: arguments::asked(method, precision)?,
             threads: arguments::threads(threads)?,
             kept: if kept.is_none() { None } else { Some(kept.cast::<plan::Kept>()?.clone()) },
             numbers,
@@ -265,6 +265,7 @@ fn conv<'py>(
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
+    precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
@@ -273,7 +274,7 @@ fn conv<'py>(
         [x, weight, bias],
         [stride, padding, dilation, groups, padding_mode],
         [padding_value, flip, activation, channels_last],
-        [dtype, accumulate, method, threads, kept],
+        [dtype, accumulate, method, precision, threads, kept],
     )?;
     with_element!(call.exact_sums().unwrap_or(call.numbers.sums), T => call.run::<T>(py, out))
 }

@@ -6,7 +6,7 @@
 use faltung::geometry::{Activation, Geometry, Spec};
 use faltung::operand::Weights;
 use faltung::parallel::{Stopped, Team};
-use faltung::plan::{Method, Planned};
+use faltung::plan::{Asked, Planned};
 use faltung::prepared::Prepared;
 use faltung::problem::Problem;
 use faltung::store::Store;
@@ -56,8 +56,8 @@ pub struct Convolution<T> {
     /// One number an output channel, or none at all.
     pub bias: Vec<T>,
     pub activation: Activation,
-    /// The plain sum, unless it is set to another or to the one that "auto" takes.
-    pub method: Option<Method>,
+    /// The plain sum, unless it is set to something else.
+    pub asked: Asked,
 }
 
 impl<T: Planned> Convolution<T> {
@@ -74,7 +74,7 @@ impl<T: Planned> Convolution<T> {
             padding: T::default(),
             bias: Vec::new(),
             activation: Activation::None,
-            method: Some(Method::Direct),
+            asked: Asked::direct(),
         }
     }
 
@@ -102,7 +102,7 @@ impl<T: Planned> Convolution<T> {
             padding: self.padding,
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };
-        T::run(self.method, &problem, kernels, team)
+        T::run(self.asked, &problem, kernels, team)
     }
 
     /// The swaps of neighbouring axes that bring the channels to the front.

@@ -221,6 +221,27 @@ RULES: dict[str, tuple[Any, ...]] = {
         ValueError,
         'method is "magic", but must be "auto", "direct", "fft", "winograd" or "separable"',
     ),
+    "precision name": (
+        lambda: faltung.conv2d(X, W, precision="low"),
+        ValueError,
+        'precision is "low", but must be "high", "fast" or "exact"',
+    ),
+    "precision type": (
+        lambda: faltung.conv2d(X, W, precision=2),
+        TypeError,
+        "precision must be a str, not int",
+    ),
+    "method of a precision": (
+        lambda: faltung.Plan(W, method="fft", precision="exact"),
+        ValueError,
+        'precision is "exact", but method is "fft", which adds in another order than the plain '
+        'sum; pass method="auto" or "direct", or precision="high"',
+    ),
+    "method of a precision, transposed": (
+        lambda: faltung.conv_transpose2d(ones(6, 9, 9), W, method="winograd", precision="exact"),
+        ValueError,
+        'precision is "exact", but method is "winograd"',
+    ),
     "method that cannot": (
         lambda: faltung.conv2d(
             np.ones((1, 5, 7)), np.ones((2, 1, 3, 2)), stride=2, method="winograd"

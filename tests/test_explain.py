@@ -147,6 +147,31 @@ def test_plan():
         plan.explain((2, 64, 64))
 
 
+def test_precision():
+    """What a precision leaves is told, and is what is done."""
+    weight = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((64, 56, 56)).astype(np.float32)
+    forms = {"high": "F(2,3) x F(2,3)", "fast": "F(4,3) x F(4,3)"}
+    times = {}
+    for precision, form in forms.items():
+        found = faltung.explain(x, weight, padding=1, precision=precision)
+        facts = found.as_dict()
+        assert (facts["method"], facts["precision"]) == ("winograd", precision)
+        assert f"transforms: {form}" in str(found)
+        by_name = faltung.conv(x, weight, padding=1, precision=precision, method="winograd")
+        assert same_bits(faltung.conv(x, weight, padding=1, precision=precision), by_name)
+        times[precision] = min(m["predicted"] for m in facts["methods"] if m["predicted"])
+    assert times["fast"] < times["high"]
+    facts = faltung.explain(x, weight, padding=1, precision="exact").as_dict()
+    assert (facts["method"], facts["why"]) == ("direct", 'precision is "exact"')
+    states = {m["method"]: m["state"] for m in facts["methods"]}
+    assert states == {"direct": "chosen"} | dict.fromkeys(
+        ["fft", "winograd", "separable"], "impossible"
+    )
+    exact = faltung.conv(x, weight, padding=1, precision="exact")
+    assert same_bits(exact, faltung.conv(x, weight, padding=1, method="direct"))
+
+
 def test_a_shape_takes_no_memory():
     tracemalloc.start()
     try:

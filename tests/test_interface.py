@@ -13,9 +13,15 @@ from isa import available
 # torch.nn.functional's, so that a call moves over by its prefix; what follows is by name alone.
 POSITIONAL = ["x", "weight", "bias", "stride", "padding", "dilation", "groups"]
 BY_NAME = ["padding_mode", "padding_value", "flip", "activation", "channels_last"]
-BY_NAME += ["dtype", "accumulate", "out", "method", "threads"]
+BY_NAME += ["dtype", "accumulate", "out", "method", "precision", "threads"]
 DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros"}
-DEFAULTS |= {"padding_value": 0, "flip": False, "channels_last": False, "method": "auto"}
+DEFAULTS |= {
+    "padding_value": 0,
+    "flip": False,
+    "channels_last": False,
+    "method": "auto",
+    "precision": "high",
+}
 DEFAULTS |= dict.fromkeys(["bias", "activation", "dtype", "accumulate", "out", "threads"])
 
 

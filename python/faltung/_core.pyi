@@ -45,6 +45,7 @@ def conv(
     accumulate: object,
     out: object,
     method: object,
+    precision: object,
     threads: object,
     kept: object,
 ) -> npt.NDArray[Any]: ...
@@ -65,6 +66,7 @@ def explain(
     dtype: object,
     accumulate: object,
     method: object,
+    precision: object,
     threads: object,
     kept: object,
 ) -> dict[str, Any]: ...
@@ -87,6 +89,7 @@ def conv_transpose(
     accumulate: object,
     out: object,
     method: object,
+    precision: object,
     threads: object,
 ) -> npt.NDArray[Any]: ...
 def conv_input(
@@ -105,6 +108,7 @@ def conv_input(
     accumulate: object,
     out: object,
     method: object,
+    precision: object,
     threads: object,
 ) -> npt.NDArray[Any]: ...
 def conv_weight(
@@ -155,6 +159,7 @@ class Kept:
         dtype: object,
         accumulate: object,
         method: object,
+        precision: object,
         threads: object,
     ) -> Self: ...
     @property

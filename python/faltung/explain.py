@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, conv
+from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, Precision, conv
 
 __all__ = ["Explanation", "explain"]
 
@@ -34,9 +34,10 @@ class Explanation:
         -------
         dict
             ``"method"`` is the chosen one and ``"why"`` the reason, ``"asked"`` the one asked for
-            by name, or None. ``"x_shape"``, ``"weight_shape"``, ``"output_shape"``, ``"dtype"``,
-            ``"isa"`` and ``"threads"`` are those of the call; ``"flops"`` the floating-point
-            operations of the plain sum, ``"bytes"`` those of all arrays, and ``"share"`` the
+            by name, or None; ``"precision"`` the one asked for. ``"x_shape"``,
+            ``"weight_shape"``, ``"output_shape"``, ``"dtype"``, ``"isa"`` and ``"threads"`` are
+            those of the call; ``"flops"`` the floating-point operations of the plain sum,
+            ``"bytes"`` those of all arrays, and ``"share"`` the
             predicted share of the roofline: of the time in which the nominal machine could do the
             plain sum, limited by its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
 
@@ -47,7 +48,8 @@ class Explanation:
             alone, ``"measured"`` what it took here, or None. Where it could compute the problem,
             ``"flops"`` that it does (about, for transforms), ``"workspace"`` in bytes at most,
             ``"block"`` outputs on each axis of a block (the batch first), and ``"error"``, its
-            bound. The direct sum has ``"tile"`` (rows and elements of columns), ``"roles"`` (what
+            bound. Winograd's has ``"forms"``, the transform of each spatial axis or None.
+            The direct sum has ``"tile"`` (rows and elements of columns), ``"roles"`` (what
             rows and vectors are) and ``"in_place"`` (whether the input is read where it lies).
         """
         return copy.deepcopy(self._facts)
@@ -75,6 +77,7 @@ def explain(
     dtype: npt.DTypeLike | None = None,
     accumulate: npt.DTypeLike | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
     measure: bool = False,
 ) -> Explanation:
@@ -86,7 +89,7 @@ def explain(
         The input, or its shape: then an array of that shape in C order is meant, with the dtype of
         `weight`.
     weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip, \
-activation, channels_last, dtype, accumulate, method, threads
+activation, channels_last, dtype, accumulate, method, precision, threads
         As in `conv`.
     measure : bool
         Time every method that can compute the problem, with random numbers if `x` is a shape.
@@ -129,6 +132,7 @@ activation, channels_last, dtype, accumulate, method, threads
         "dtype": dtype,
         "accumulate": accumulate,
         "method": method,
+        "precision": precision,
         "threads": threads,
     }
     return explained(x, weight, bias, options, measure)
@@ -146,7 +150,7 @@ def explained(
     facts = _core.explain(
         0, array, weight, bias, o["stride"], o["padding"], o["dilation"], o["groups"],
         o["padding_mode"], o["padding_value"], o["flip"], o["activation"], o["channels_last"],
-        o["dtype"], o["accumulate"], o["method"], o["threads"], None,
+        o["dtype"], o["accumulate"], o["method"], o["precision"], o["threads"], None,
     )  # fmt: skip
     facts["x_shape"], facts["weight_shape"] = array.shape, weight.shape
     facts["output_shape"] = tuple(facts["output_shape"])
@@ -193,6 +197,8 @@ def _judge(facts: dict[str, Any]) -> None:
             rival["state"] = "chosen"
             if facts["asked"]:
                 rival["why"] = "it was asked for"
+            elif facts["precision"] == "exact":
+                rival["why"] = 'precision is "exact"'
             elif facts["small"]:
                 rival["why"] = "the plain sum is so short that no other is asked"
             elif rival is direct:
@@ -278,6 +284,8 @@ def _details(rival: dict[str, Any]) -> list[str]:
         (rows, columns), roles = rival["tile"], rival["roles"]
         lines[0] += f", input {'read in place' if rival['in_place'] else 'staged in slabs'}"
         lines.append(f"  tiles of {rows} x {columns}: rows are {roles[0]}, vectors {roles[1]}")
+    if any(rival["forms"]):
+        lines.append(f"  transforms: {' x '.join(form or 'none' for form in rival['forms'])}")
     lines.append(f"  error at most {rival['error']}")
     return lines
 

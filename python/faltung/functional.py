@@ -35,6 +35,7 @@ PaddingMode = Literal[
 ]
 Activation = Literal["relu"] | tuple[Literal["clip"], float, float]
 Method = Literal["auto", "direct", "fft", "winograd", "separable"]
+Precision = Literal["high", "fast", "exact"]
 
 
 def conv(
@@ -55,6 +56,7 @@ def conv(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     r"""Convolve over any number of spatial axes, taken from ``weight.ndim - 2``.
@@ -133,6 +135,12 @@ def conv(
         (S. Winograd, 1980): faster for many channels, with the error that ``docs/accuracy.md``
         tells. ``"separable"`` is passes along the axes, for kernels that are such products to
         within rounding. `explain` tells what is chosen, and why.
+    precision : {"high", "fast", "exact"}
+        What methods may allow themselves in floats; integers are always exact. ``"high"``: errors
+        that are mostly beside the plain sum's, and within three times them. ``"fast"``:
+        ``"winograd"`` may compute four outputs of an axis from six products, too, instead of two
+        from four: faster, with some four times the plain sum's error. ``"exact"``: the plain sum,
+        in its own order; another method is refused. ``docs/accuracy.md`` has bounds and figures.
     threads : int, optional
         How many threads at most work on this call; else as `set_num_threads` says. The result
         has the same bits for any number.
@@ -227,7 +235,7 @@ def conv(
     """
     return _core.conv(
         0, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, dtype, accumulate, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, precision, threads, None,
     )  # fmt: skip
 
 
@@ -249,6 +257,7 @@ def conv1d(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Convolve signals: `conv` over exactly one spatial axis.
@@ -262,7 +271,7 @@ def conv1d(
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, dtype, accumulate, out, method, threads
+channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv`.
 
     Returns
@@ -294,7 +303,7 @@ channels_last, dtype, accumulate, out, method, threads
     """
     return _core.conv(
         1, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, dtype, accumulate, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, precision, threads, None,
     )  # fmt: skip
 
 
@@ -316,6 +325,7 @@ def conv2d(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Convolve images: `conv` over exactly two spatial axes.
@@ -329,7 +339,7 @@ def conv2d(
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, dtype, accumulate, out, method, threads
+channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv`.
 
     Returns
@@ -373,7 +383,7 @@ channels_last, dtype, accumulate, out, method, threads
     """
     return _core.conv(
         2, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, dtype, accumulate, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, precision, threads, None,
     )  # fmt: skip
 
 
@@ -395,6 +405,7 @@ def conv3d(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Convolve volumes: `conv` over exactly three spatial axes.
@@ -409,7 +420,7 @@ def conv3d(
     bias : array_like, shape (O,), optional
         Added to each output channel.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, dtype, accumulate, out, method, threads
+channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv`.
 
     Returns
@@ -441,7 +452,7 @@ channels_last, dtype, accumulate, out, method, threads
     """
     return _core.conv(
         3, x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, flip,
-        activation, channels_last, dtype, accumulate, out, method, threads, None,
+        activation, channels_last, dtype, accumulate, out, method, precision, threads, None,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from . import _core
-from .functional import IntPerAxis, Method, Padding, PaddingMode
+from .functional import IntPerAxis, Method, Padding, PaddingMode, Precision
 
 __all__ = [
     "conv1d_bias",
@@ -60,6 +60,7 @@ def conv_input(
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     r"""Gradient of the input of `faltung.conv`.
@@ -82,7 +83,7 @@ def conv_input(
     out : ndarray, optional
         Receives the gradient and is returned. It must have exactly its shape and dtype and not
         overlap an operand; any strides will do.
-    method, threads
+    method, precision, threads
         As in `faltung.conv`.
 
     Returns
@@ -124,7 +125,7 @@ def conv_input(
     """
     return _core.conv_input(
         0, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, precision, threads,
     )  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def conv1d_input(
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Gradient of the input of `faltung.conv1d`: `conv_input` over exactly one spatial axis.
@@ -158,7 +160,7 @@ def conv1d_input(
     grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
-method, threads
+method, precision, threads
         As in `conv_input`.
 
     Returns
@@ -183,7 +185,7 @@ method, threads
     """
     return _core.conv_input(
         1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, precision, threads,
     )  # fmt: skip
 
 
@@ -203,6 +205,7 @@ def conv2d_input(
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Gradient of the input of `faltung.conv2d`: `conv_input` over exactly two spatial axes.
@@ -217,7 +220,7 @@ def conv2d_input(
     grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
-method, threads
+method, precision, threads
         As in `conv_input`.
 
     Returns
@@ -242,7 +245,7 @@ method, threads
     """
     return _core.conv_input(
         2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, precision, threads,
     )  # fmt: skip
 
 
@@ -262,6 +265,7 @@ def conv3d_input(
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Gradient of the input of `faltung.conv3d`: `conv_input` over exactly three spatial axes.
@@ -276,7 +280,7 @@ def conv3d_input(
     grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
         The gradient of the result.
     stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
-method, threads
+method, precision, threads
         As in `conv_input`.
 
     Returns
@@ -301,7 +305,7 @@ method, threads
     """
     return _core.conv_input(
         3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, threads,
+        channels_last, dtype, accumulate, out, method, precision, threads,
     )  # fmt: skip
 
 

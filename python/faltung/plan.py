@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import _core
 from .explain import Explanation, explained
-from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode
+from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, Precision
 from .grad import conv_bias, conv_input, conv_weight
 from .transpose import conv_transpose
 
@@ -35,7 +35,7 @@ class Plan:
     bias : array_like, shape (O,), optional
         Added to each output channel. It is copied too.
     stride, padding, dilation, groups, padding_mode, padding_value, flip, activation, \
-channels_last, dtype, accumulate, method, threads
+channels_last, dtype, accumulate, method, precision, threads
         As in `conv`, by name alone. The number of threads can be given to each call, too.
 
     Raises
@@ -81,6 +81,7 @@ channels_last, dtype, accumulate, method, threads
         dtype: npt.DTypeLike | None = None,
         accumulate: npt.DTypeLike | None = None,
         method: Method = "auto",
+        precision: Precision = "high",
         threads: SupportsIndex | None = None,
     ) -> None:
         self._weight = _own(weight)
@@ -98,11 +99,13 @@ channels_last, dtype, accumulate, method, threads
             "dtype": dtype,
             "accumulate": accumulate,
             "method": method,
+            "precision": precision,
             "threads": threads,
         }
         self._kept = _core.Kept(
             self._weight, self._bias, stride, padding, dilation, groups, padding_mode,
-            padding_value, flip, activation, channels_last, dtype, accumulate, method, threads,
+            padding_value, flip, activation, channels_last, dtype, accumulate, method, precision,
+            threads,
         )  # fmt: skip
 
     @property
@@ -152,7 +155,7 @@ channels_last, dtype, accumulate, method, threads
         return _core.conv(
             0, x, self._weight, self._bias, o["stride"], o["padding"], o["dilation"], o["groups"],
             o["padding_mode"], o["padding_value"], o["flip"], o["activation"], o["channels_last"],
-            o["dtype"], o["accumulate"], out, o["method"],
+            o["dtype"], o["accumulate"], out, o["method"], o["precision"],
             o["threads"] if threads is None else threads, self._kept,
         )  # fmt: skip
 
@@ -217,7 +220,7 @@ channels_last, dtype, accumulate, method, threads
         }
         shared["channels_last"] = o["channels_last"]
         if "x" in wanted:
-            method = {"method": o["method"]}
+            method = {name: o[name] for name in ("method", "precision")}
             found["x"] = conv_input(x.shape, self._weight, g, **shared, **method, **more)
         if "weight" in wanted:
             value = {"padding_value": o["padding_value"]}
@@ -396,7 +399,8 @@ class Transposed:
             name: o[name]
             for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
         }
-        more = {"channels_last": o["channels_last"], "method": o["method"], "threads": threads}
+        more = {name: o[name] for name in ("channels_last", "method", "precision")}
+        more["threads"] = threads
         if shape is None:
             return conv_transpose(x, weight, **shared, **more, out=out)
         return conv_input(shape, weight, x, **shared, **more, out=out)

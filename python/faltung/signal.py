@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import conjugate, ints, numbers, per_axis
-from .functional import Method, PaddingMode, conv
+from .functional import Method, PaddingMode, Precision, conv
 
 __all__ = ["convolve", "correlate", "sampled"]
 
@@ -39,6 +39,7 @@ def convolve(
     accumulate: npt.DTypeLike | None = None,
     out: Array | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> Array:
     """Convolve with a kernel, in the sense of mathematics: the kernel is flipped.
@@ -72,7 +73,7 @@ def convolve(
         Those of the result and of its sums, as in `faltung.conv`.
     out : ndarray, optional
         Receives the result and is returned; of its shape and dtype, with any strides.
-    method, threads
+    method, precision, threads
         As in `faltung.conv`.
 
     Returns
@@ -120,6 +121,7 @@ def convolve(
         "padding_mode": boundary,
         "padding_value": boundary_value,
         "method": method,
+        "precision": precision,
     }
     options |= {"dtype": dtype, "accumulate": accumulate}
     return frame.run(out, flip=True, threads=threads, **options)
@@ -137,6 +139,7 @@ def correlate(
     accumulate: npt.DTypeLike | None = None,
     out: Array | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> Array:
     """Correlate with a kernel: `convolve` with the kernel as it is, not flipped.
@@ -149,7 +152,7 @@ def correlate(
     Parameters
     ----------
     x, kernel, mode, axes, boundary, boundary_value, dtype, accumulate, out, method, \
-threads
+precision, threads
         As in `convolve`.
 
     Returns
@@ -183,6 +186,7 @@ threads
         "padding_mode": boundary,
         "padding_value": boundary_value,
         "method": method,
+        "precision": precision,
     }
     options |= {"dtype": dtype, "accumulate": accumulate}
     return frame.run(out, flip=False, threads=threads, **options)
@@ -283,6 +287,7 @@ def sampled(
     f_start: float | Sequence[float] = 0.0,
     g_start: float | Sequence[float] = 0.0,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> tuple[Array, tuple[Array, ...]]:
     """The convolution integral of two functions that are known by samples.
@@ -303,7 +308,7 @@ def sampled(
         last, so the product at each end of where f and g overlap counts half.
     f_start, g_start : float or one float per axis
         Where the first sample of each lies.
-    method, threads
+    method, precision, threads
         As in `faltung.conv`.
 
     Returns
@@ -362,19 +367,16 @@ def sampled(
             "samples along each axis"
         )
     size = tuple(n + k - 1 for n, k in zip(F.shape, G.shape, strict=True))
+    options: dict[str, Any] = {"method": method, "precision": precision, "threads": threads}
     if rule == "rectangle":
-        values = conv(
-            F[None, None], G[None, None], padding="full", flip=True, method=method, threads=threads
-        )
+        values = conv(F[None, None], G[None, None], padding="full", flip=True, **options)
         values = values[0, 0] * F.dtype.type(math.prod(steps))
     else:
         first, last = slice(None, -1), slice(1, None)
         corners = list(itertools.product((first, last), repeat=rank))
         f_corners = np.stack([F[corner] for corner in corners])
         g_corners = np.stack([G[corner] for corner in reversed(corners)])
-        inner = conv(
-            f_corners, g_corners[None], padding="full", flip=True, method=method, threads=threads
-        )
+        inner = conv(f_corners, g_corners[None], padding="full", flip=True, **options)
         values = np.zeros(size, inner.dtype)
         values[(slice(1, -1),) * rank] = inner[0] * F.dtype.type(math.prod(steps) / len(corners))
     starts = (per_axis("f_start", f_start, rank), per_axis("g_start", g_start, rank))

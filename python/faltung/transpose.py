@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from . import _core
-from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode
+from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, Precision
 
 __all__ = ["conv_transpose", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -36,6 +36,7 @@ def conv_transpose(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     r"""Convolve transposed: the adjoint of `conv` as a function of its input.
@@ -70,7 +71,7 @@ def conv_transpose(
     padding_mode : str or one str per axis
         That of `conv`. What padding showed of an element is added to the element, so that this is
         the exact adjoint with every mode.
-    activation, channels_last, dtype, accumulate, out, method, threads
+    activation, channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv`.
 
     Returns
@@ -134,7 +135,8 @@ def conv_transpose(
     """
     return _core.conv_transpose(
         0, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
+        threads,
     )  # fmt: skip
 
 
@@ -157,6 +159,7 @@ def conv_transpose1d(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Convolve signals transposed: `conv_transpose` over exactly one spatial axis.
@@ -170,7 +173,7 @@ def conv_transpose1d(
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, dtype, accumulate, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv_transpose`.
 
     Returns
@@ -202,7 +205,8 @@ activation, channels_last, dtype, accumulate, out, method, threads
     """
     return _core.conv_transpose(
         1, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
+        threads,
     )  # fmt: skip
 
 
@@ -225,6 +229,7 @@ def conv_transpose2d(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Convolve images transposed: `conv_transpose` over exactly two spatial axes.
@@ -238,7 +243,7 @@ def conv_transpose2d(
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, dtype, accumulate, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv_transpose`.
 
     Returns
@@ -269,7 +274,8 @@ activation, channels_last, dtype, accumulate, out, method, threads
     """
     return _core.conv_transpose(
         2, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
+        threads,
     )  # fmt: skip
 
 
@@ -292,6 +298,7 @@ def conv_transpose3d(
     accumulate: npt.DTypeLike | None = None,
     out: npt.NDArray[Any] | None = None,
     method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     """Convolve volumes transposed: `conv_transpose` over exactly three spatial axes.
@@ -305,7 +312,7 @@ def conv_transpose3d(
     bias : array_like, shape (O,), optional
         Added to each channel of the result.
     stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, dtype, accumulate, out, method, threads
+activation, channels_last, dtype, accumulate, out, method, precision, threads
         As in `conv_transpose`.
 
     Returns
@@ -332,5 +339,6 @@ activation, channels_last, dtype, accumulate, out, method, threads
     """
     return _core.conv_transpose(
         3, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, threads,
+        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
+        threads,
     )  # fmt: skip

@@ -9,8 +9,9 @@ use super::dtype::Number;
 use crate::error::Error;
 use crate::geometry::{Activation, Padding, PaddingMode, PerAxis, Spec};
 use crate::number::Element;
+use crate::offer::Precision;
 use crate::parallel;
-use crate::plan::Method;
+use crate::plan::{Asked, Method};
 
 /// An argument.
 pub(super) type Any<'a, 'py> = &'a Bound<'py, PyAny>;
@@ -263,8 +264,8 @@ pub(super) fn check_activation(activation: Activation, integers: bool) -> Result
 }
 
 /// Checks that a method goes with sums of integers, if they are.
-pub(super) fn check_method(method: Option<Method>, integers: bool) -> Result<(), Error> {
-    match method {
+pub(super) fn check_method(asked: Asked, integers: bool) -> Result<(), Error> {
+    match asked.method {
         Some(method) if integers && method != Method::Direct => {
             Err(Error::MethodOfIntegers { method: method.name() })
         }
@@ -286,11 +287,14 @@ pub(super) fn threads(object: Any<'_, '_>) -> PyResult<usize> {
     }
 }
 
-pub(super) fn method(object: Any<'_, '_>) -> PyResult<Option<Method>> {
-    match object.cast::<PyString>() {
-        Ok(name) => Ok(Method::parse(&name.to_cow()?)?),
-        Err(_) => Err(wrong_type("method", "a str", object)),
-    }
+/// The method and the precision that are asked for, which must go together.
+pub(super) fn asked(method: Any<'_, '_>, precision: Any<'_, '_>) -> PyResult<Asked> {
+    let name = |argument, object: Any<'_, '_>| match object.cast::<PyString>() {
+        Ok(name) => Ok(name.to_cow()?.into_owned()),
+        Err(_) => Err(wrong_type(argument, "a str", object)),
+    };
+    let method = Method::parse(&name("method", method)?)?;
+    Ok(Asked::new(method, Precision::parse(&name("precision", precision)?)?)?)
 }
 
 /// The options that shapes depend on: stride, padding, dilation, groups and padding mode.

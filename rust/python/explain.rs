@@ -34,6 +34,7 @@ pub(super) fn explain<'py>(
     dtype: Any<'_, 'py>,
     accumulate: Any<'_, 'py>,
     method: Any<'_, 'py>,
+    precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
     kept: Any<'_, 'py>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -42,7 +43,7 @@ pub(super) fn explain<'py>(
         [x, weight, bias],
         [stride, padding, dilation, groups, padding_mode],
         [padding_value, flip, activation, channels_last],
-        [dtype, accumulate, method, threads, kept],
+        [dtype, accumulate, method, precision, threads, kept],
     )?;
     with_element!(call.numbers.sums, T => facts::<T>(py, &call))
 }
@@ -57,9 +58,9 @@ fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'
     let passes = call.passes();
     let facts = PyDict::new(py);
     call.with::<T, _>(&out, &passes[0], |problem| {
-        let chosen = call.method.unwrap_or_else(|| Method::choose(problem));
+        let chosen = call.asked.choose(problem);
         let rivals = PyList::empty(py);
-        for candidate in candidates(problem, kernels, call.threads)? {
+        for candidate in candidates(problem, call.asked.precision, kernels, call.threads)? {
             rivals.append(dict(py, &candidate)?)?;
         }
         facts.set_item("method", chosen.name())?;
@@ -71,7 +72,8 @@ fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'
     let weights = outputs * geometry.channels * geometry.kernel_taps();
     let bytes =
         size as f64 * (elements(&geometry.input_shape()) + elements(&shape) + weights as f64);
-    facts.set_item("asked", call.method.map(Method::name))?;
+    facts.set_item("asked", call.asked.method.map(Method::name))?;
+    facts.set_item("precision", call.asked.precision.name())?;
     facts.set_item("output_shape", shape)?;
     facts.set_item("dtype", call.numbers.result.name())?;
     facts.set_item("flops", geometry.flops())?;
@@ -98,6 +100,7 @@ fn dict<'py>(py: Python<'py>, candidate: &Candidate) -> PyResult<Bound<'py, PyDi
         roundings,
         growth,
         levels,
+        forms,
         tile,
         roles,
         block,
@@ -109,6 +112,7 @@ fn dict<'py>(py: Python<'py>, candidate: &Candidate) -> PyResult<Bound<'py, PyDi
         dict.set_item("roundings", roundings)?;
         dict.set_item("growth", growth)?;
         dict.set_item("levels", levels)?;
+        dict.set_item("forms", forms)?;
         dict.set_item("tile", tile)?;
         dict.set_item("roles", roles)?;
         dict.set_item("block", block)?;

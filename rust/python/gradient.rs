@@ -13,7 +13,7 @@ use crate::geometry::{Activation, Geometry, OutputSize, PerAxis, Spec};
 use crate::gradient;
 use crate::operand::Weights;
 use crate::parallel::Team;
-use crate::plan::{Method, Planned};
+use crate::plan::{Asked, Planned};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
 
@@ -30,7 +30,7 @@ struct Call<'py> {
     conjugated: bool,
     activation: Activation,
     accumulate: bool,
-    method: Option<Method>,
+    asked: Asked,
     threads: usize,
 }
 
@@ -63,12 +63,7 @@ impl<'py> Call<'py> {
                 let store = Store { out, bias: &bias, activation, accumulate };
                 let problem =
                     Adjoint { geometry, gradient: &gradient, weights: &weights, store: &store };
-                adjoint::input(
-                    self.method,
-                    &problem,
-                    kernels,
-                    &Team { threads: self.threads, stop },
-                )
+                adjoint::input(self.asked, &problem, kernels, &Team { threads: self.threads, stop })
             })?;
         }
         result.finish()
@@ -104,6 +99,7 @@ fn conv_input<'py>(
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
+    precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let wanted = Wanted::new(dtype, py.None().bind(py))?;
@@ -124,10 +120,10 @@ fn conv_input<'py>(
         conjugated: true,
         activation: Activation::None,
         accumulate: boolean("accumulate", accumulate)?,
-        method: arguments::method(method)?,
+        asked: arguments::asked(method, precision)?,
         threads: arguments::threads(threads)?,
     };
-    arguments::check_method(call.method, numbers.integers)?;
+    arguments::check_method(call.asked, numbers.integers)?;
     with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 
@@ -154,6 +150,7 @@ fn conv_transpose<'py>(
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
     method: Any<'_, 'py>,
+    precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let wanted = Wanted::new(dtype, accumulate)?;
@@ -190,10 +187,10 @@ fn conv_transpose<'py>(
         conjugated: false,
         activation,
         accumulate: false,
-        method: arguments::method(method)?,
+        asked: arguments::asked(method, precision)?,
         threads: arguments::threads(threads)?,
     };
-    arguments::check_method(call.method, numbers.integers)?;
+    arguments::check_method(call.asked, numbers.integers)?;
     with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
 

@@ -90,12 +90,13 @@ impl Kept {
         dtype: Any<'_, 'py>,
         accumulate: Any<'_, 'py>,
         method: Any<'_, 'py>,
+        precision: Any<'_, 'py>,
         threads: Any<'_, 'py>,
     ) -> PyResult<Self> {
         Constant::new("padding_value", padding_value)?;
         let activation = arguments::activation(activation)?;
         boolean("channels_last", channels_last)?;
-        arguments::method(method)?;
+        arguments::asked(method, precision)?;
         arguments::threads(threads)?;
         let wanted = Wanted::new(dtype, accumulate)?;
         let weight = Array::new("weight", weight, &wanted)?;

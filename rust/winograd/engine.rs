@@ -4,11 +4,12 @@
 //! any width.
 
 use std::any::Any;
+use std::mem::MaybeUninit;
 
-use super::form::{INPUT, OUTPUT, OUTPUTS, POINTS, TAPS, WEIGHT, product};
+use super::form::{FOUR, Form, TAPS, TWO, product};
 use super::vector::Deal;
 use crate::fft::Wave;
-use crate::tile::{Array, Isa, Tiled};
+use crate::tile::{Array, Isa, Tiled, Vector};
 
 /// A vector of tiles: where they are in a plane that is staged, and where in one that is transformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Place {
 /// The transform of a plane of the input.
 #[derive(Clone, Copy, Debug)]
 pub struct Analysis<'a, T> {
+    /// The transform of each axis.
+    pub forms: &'a [Form],
     /// The staged plane.
     pub from: *const T,
     /// Where the elements of a tile are, from its place on.
@@ -37,6 +40,8 @@ pub struct Analysis<'a, T> {
 /// The transform of the sums of an output channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Synthesis<'a, T> {
+    /// The transform of each axis.
+    pub forms: &'a [Form],
     /// The first point's.
     pub from: *const T,
     /// Elements between points.
@@ -57,6 +62,8 @@ pub struct Synthesis<'a, T> {
 /// The transform of the weights of a vector of output channels, for some input channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Lift<'a, T> {
+    /// The transform of each axis.
+    pub forms: &'a [Form],
     /// The first input channel's weights.
     pub from: *const T,
     /// Where their taps are, from there on.
@@ -73,14 +80,18 @@ pub struct Lift<'a, T> {
     pub pitch: usize,
 }
 
-/// The passes over some axes.
+/// What one instruction set does for an element.
+///
+/// # Safety
+/// The CPU must have the instruction set of the engine, for all of these.
 #[derive(Debug)]
-pub struct Passes<T> {
+pub struct Engine<T> {
+    /// Elements of a vector.
+    pub lanes: usize,
     /// The transform of the input.
     ///
     /// # Safety
-    /// The CPU must have the instruction set of the engine; so in all of these. A vector must be readable
-    /// at each offset of each place, and writable at each place of each point.
+    /// A vector must be readable at each offset of each place, and writable at each place of each point.
     pub analyse: unsafe fn(&Analysis<'_, T>),
     /// The transform of the sums, with outputs apart, or dealt. Whether all results are finite, before bias
     /// and bounds.
@@ -94,69 +105,262 @@ pub struct Passes<T> {
     /// # Safety
     /// For each input channel a vector must be readable at each offset, and writable at each point.
     pub lift: unsafe fn(&Lift<'_, T>) -> bool,
-}
-
-/// What one instruction set does for an element.
-#[derive(Debug)]
-pub struct Engine<T> {
-    /// Elements of a vector.
-    pub lanes: usize,
-    /// Over one axis, two and three.
-    passes: [Passes<T>; 3],
-    /// Deals neighbours out to two planes so many elements apart: `len` vectors to each.
+    /// Deals neighbours out to as many planes as a tile has outputs, so many elements apart: `len` vectors to
+    /// each.
     ///
     /// # Safety
     /// They must be readable, and writable in each plane.
-    deal: unsafe fn(from: *const T, len: usize, to: *mut T, plane: usize),
+    deal: unsafe fn(form: Form, from: *const T, len: usize, to: *mut T, plane: usize),
 }
 
 impl<T> Engine<T> {
-    /// The passes over some axes.
-    pub fn passes(&self, axes: usize) -> &Passes<T> {
-        &self.passes[axes - 1]
-    }
-
     /// Deals as many elements as `from` has, whole vectors to each of the planes of `to`, one an output of a
-    /// tile.
-    pub fn deal(&self, from: &[T], to: &mut [T]) {
-        let plane = from.len() / OUTPUTS;
-        assert!(from.len().is_multiple_of(OUTPUTS * self.lanes) && to.len() >= from.len());
+    /// tile of the last axis.
+    pub fn deal(&self, form: Form, from: &[T], to: &mut [T]) {
+        let plane = from.len() / form.outputs();
+        assert!(from.len().is_multiple_of(form.outputs() * self.lanes) && to.len() >= from.len());
         // SAFETY: the engine is this CPU's, since it comes from `engine`; both were just seen to have
         // so many vectors.
         unsafe {
-            (self.deal)(from.as_ptr(), plane / self.lanes, to.as_mut_ptr(), plane);
+            (self.deal)(form, from.as_ptr(), plane / self.lanes, to.as_mut_ptr(), plane);
+        }
+    }
+}
+
+/// Most values of a tile between the transforms of two axes: points of three axes.
+const MOST: usize = Form::Four.points().pow(3);
+
+/// One of a form's matrices.
+#[derive(Clone, Copy)]
+enum Matrix {
+    Input,
+    Weight,
+    Output,
+}
+
+impl Matrix {
+    /// Values that an axis has before it is multiplied, and after.
+    const fn lens(self, form: Form) -> (usize, usize) {
+        match self {
+            Matrix::Input => (form.points(), form.points()),
+            Matrix::Weight => (TAPS, form.points()),
+            Matrix::Output => (form.points(), form.outputs()),
+        }
+    }
+}
+
+/// Where the values of a vector of tiles come from: a number for each, in C order of its axes. (A closure
+/// would be a function without the instruction set, and every instruction in it a call.)
+trait Source<V> {
+    /// Value `at`.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `V`, and what the source is made of must be readable.
+    unsafe fn value(&self, at: usize) -> V;
+}
+
+/// Where they go.
+trait Sink<V> {
+    /// Takes the values of a line, the first of which is value `at`, and so many `apart`.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `V`, and what the sink is made of must be writable.
+    unsafe fn take(&mut self, at: usize, apart: usize, line: &mut [V]);
+}
+
+/// Values at offsets from a first element.
+struct Spread<'a, E> {
+    from: *const E,
+    offsets: &'a [isize],
+}
+
+impl<V: Vector> Source<V> for Spread<'_, V::Element> {
+    #[inline(always)]
+    unsafe fn value(&self, at: usize) -> V {
+        // SAFETY: the caller vouches for the instructions and the memory; so in all of these.
+        unsafe { V::load(self.from.offset(self.offsets[at])) }
+    }
+}
+
+/// Values in planes, so many elements apart.
+struct Planes<E> {
+    first: *mut E,
+    pitch: usize,
+}
+
+impl<V: Vector> Source<V> for Planes<V::Element> {
+    #[inline(always)]
+    unsafe fn value(&self, at: usize) -> V {
+        // SAFETY: as above.
+        unsafe { V::load(self.first.add(at * self.pitch)) }
+    }
+}
+
+impl<V: Vector> Sink<V> for Planes<V::Element> {
+    #[inline(always)]
+    unsafe fn take(&mut self, at: usize, apart: usize, line: &mut [V]) {
+        for (i, value) in line.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { value.store(self.first.add((at + i * apart) * self.pitch)) }
+        }
+    }
+}
+
+/// Vectors one behind the other, between the transforms of two axes.
+#[derive(Clone, Copy)]
+struct Kept<V>(*mut V);
+
+impl<V: Copy> Source<V> for Kept<V> {
+    #[inline(always)]
+    unsafe fn value(&self, at: usize) -> V {
+        // SAFETY: as above.
+        unsafe { *self.0.add(at) }
+    }
+}
+
+impl<V: Copy> Sink<V> for Kept<V> {
+    #[inline(always)]
+    unsafe fn take(&mut self, at: usize, apart: usize, line: &mut [V]) {
+        for (i, &value) in line.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { self.0.add(at + i * apart).write(value) }
+        }
+    }
+}
+
+/// Transforms a vector of tiles: each axis in turn.
+///
+/// # Safety
+/// As for the source and the sink.
+#[inline(always)]
+unsafe fn transform<V: Wave>(
+    matrix: Matrix,
+    forms: &[Form],
+    from: &impl Source<V>,
+    to: &mut impl Sink<V>,
+) {
+    let mut values = [const { MaybeUninit::<[V; MOST]>::uninit() }; 2];
+    let [mut first, mut second] = values.each_mut().map(|values| Kept(values.as_mut_ptr().cast()));
+    // SAFETY: of at most three axes, no more values than `MOST` lie between two of them, each of which is
+    // written before it is read; the caller vouches for the rest.
+    unsafe {
+        match *forms {
+            [f] => along(matrix, f, (1, 1), from, to),
+            [f, g] => {
+                let ((_, before), (inner, _)) = (matrix.lens(f), matrix.lens(g));
+                along(matrix, f, (1, inner), from, &mut first);
+                along(matrix, g, (before, 1), &first, to);
+            }
+            [f, g, h] => {
+                let [(_, before), (middle, after), (inner, _)] =
+                    [matrix.lens(f), matrix.lens(g), matrix.lens(h)];
+                along(matrix, f, (1, middle * inner), from, &mut first);
+                along(matrix, g, (before, inner), &first, &mut second);
+                along(matrix, h, (before * after, 1), &second, to);
+            }
+            _ => unreachable!("one to three axes are transformed"),
+        }
+    }
+}
+
+/// Multiplies each line along an axis, with so many values before it and within it in C order, by a matrix of
+/// a form.
+///
+/// # Safety
+/// As for the source and the sink.
+#[inline(always)]
+unsafe fn along<V: Wave>(
+    matrix: Matrix,
+    form: Form,
+    lens: (usize, usize),
+    from: &impl Source<V>,
+    to: &mut impl Sink<V>,
+) {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        match (form, matrix) {
+            (Form::Two, Matrix::Input) => lines(&TWO.input, lens, from, to),
+            (Form::Two, Matrix::Weight) => lines(&TWO.weight, lens, from, to),
+            (Form::Two, Matrix::Output) => lines(&TWO.output, lens, from, to),
+            (Form::Four, Matrix::Input) => lines(&FOUR.input, lens, from, to),
+            (Form::Four, Matrix::Weight) => lines(&FOUR.weight, lens, from, to),
+            (Form::Four, Matrix::Output) => lines(&FOUR.output, lens, from, to),
+        }
+    }
+}
+
+/// See [`along`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn lines<V: Wave, const ROWS: usize, const COLUMNS: usize>(
+    matrix: &[[f64; COLUMNS]; ROWS],
+    (before, within): (usize, usize),
+    from: &impl Source<V>,
+    to: &mut impl Sink<V>,
+) {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        for outer in 0..before {
+            for inner in 0..within {
+                let mut line = [V::zero(); COLUMNS];
+                for (k, value) in line.iter_mut().enumerate() {
+                    *value = from.value((outer * COLUMNS + k) * within + inner);
+                }
+                let mut results = [V::zero(); ROWS];
+                for (result, row) in results.iter_mut().zip(matrix) {
+                    *result = product(row, &line);
+                }
+                to.take(outer * ROWS * within + inner, within, &mut results);
+            }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn analyse<V: Deal, const AXES: usize, const ALL: usize>(a: &Analysis<'_, V::Element>) {
-    let offsets = &a.offsets[..ALL];
+unsafe fn analyse<V: Deal>(a: &Analysis<'_, V::Element>) {
     for place in a.places {
         // SAFETY: the caller vouches for the instructions and every vector.
         unsafe {
-            let from = a.from.offset(place.slab);
-            let to = a.to.offset(place.flat);
-            let mut values = [V::zero(); ALL];
-            for axis in 0..AXES {
-                let inner = POINTS.pow((AXES - 1 - axis) as u32);
-                for line in 0..ALL / POINTS {
-                    let first = line / inner * inner * POINTS + line % inner;
-                    let mut inputs = [V::zero(); POINTS];
-                    for (k, input) in inputs.iter_mut().enumerate() {
-                        let at = first + k * inner;
-                        *input =
-                            if axis == 0 { V::load(from.offset(offsets[at])) } else { values[at] };
-                    }
-                    for (k, row) in INPUT.iter().enumerate() {
-                        let point = product(row, &inputs);
-                        let at = first + k * inner;
-                        if axis + 1 == AXES {
-                            point.store(to.add(at * a.pitch));
-                        } else {
-                            values[at] = point;
-                        }
-                    }
+            let from = Spread { from: a.from.offset(place.slab), offsets: a.offsets };
+            let mut to = Planes { first: a.to.offset(place.flat), pitch: a.pitch };
+            transform::<V>(Matrix::Input, a.forms, &from, &mut to);
+        }
+    }
+}
+
+/// Results of a vector of tiles.
+struct Results<V: Vector, const DEALT: bool> {
+    /// The first one of the first plane.
+    first: *mut V::Element,
+    /// Elements between planes.
+    plane: usize,
+    bias: Option<V>,
+    clip: Option<(V, V)>,
+    /// Zero, or NaN where something is not finite: that, times zero, is NaN, and NaN stays.
+    odd: V,
+}
+
+impl<V: Deal, const DEALT: bool> Sink<V> for Results<V, DEALT> {
+    #[inline(always)]
+    unsafe fn take(&mut self, at: usize, _: usize, line: &mut [V]) {
+        // SAFETY: the caller vouches for the instructions and every vector.
+        unsafe {
+            for output in line.iter_mut() {
+                self.odd = output.mul_add(V::zero(), self.odd);
+                if let Some(bias) = self.bias {
+                    *output = output.add(bias);
+                }
+                if let Some((low, high)) = self.clip {
+                    *output = output.clip(low, high);
+                }
+            }
+            if DEALT {
+                take_up(line, self.first.add(at / line.len() * self.plane));
+            } else {
+                for (i, output) in line.iter().enumerate() {
+                    output.store(self.first.add((at + i) * self.plane));
                 }
             }
         }
@@ -164,106 +368,66 @@ unsafe fn analyse<V: Deal, const AXES: usize, const ALL: usize>(a: &Analysis<'_,
 }
 
 #[inline(always)]
-unsafe fn synthesise<V: Deal, const AXES: usize, const ALL: usize, const DEALT: bool>(
-    s: &Synthesis<'_, V::Element>,
-) -> bool {
+unsafe fn synthesise<V: Deal, const DEALT: bool>(s: &Synthesis<'_, V::Element>) -> bool {
     // SAFETY: the caller vouches for the instructions and every vector.
     unsafe {
-        let zero = V::zero();
-        // What is not finite, times zero, is NaN, and NaN stays.
-        let mut odd = zero;
-        let bias = s.bias.map(|bias| V::set(bias));
-        let clip = s.clip.map(|(low, high)| (V::set(low), V::set(high)));
+        let mut to = Results::<V, DEALT> {
+            first: s.to,
+            plane: s.plane,
+            bias: None,
+            clip: None,
+            odd: V::zero(),
+        };
+        if let Some(bias) = s.bias {
+            to.bias = Some(V::set(bias));
+        }
+        if let Some((low, high)) = s.clip {
+            to.clip = Some((V::set(low), V::set(high)));
+        }
+        let outputs = match s.forms.last() {
+            Some(form) if DEALT => form.outputs() as isize,
+            _ => 1,
+        };
         for place in s.places {
-            let from = s.from.offset(place.flat);
-            let mut values = [zero; ALL];
-            let mut left = ALL;
-            for axis in 0..AXES {
-                let inner = POINTS.pow((AXES - 1 - axis) as u32);
-                for line in 0..left / POINTS {
-                    let (before, after) = (line / inner, line % inner);
-                    let mut points = [zero; POINTS];
-                    for (k, point) in points.iter_mut().enumerate() {
-                        let at = (before * POINTS + k) * inner + after;
-                        *point =
-                            if axis == 0 { V::load(from.add(at * s.pitch)) } else { values[at] };
-                    }
-                    let mut outputs = [zero; OUTPUTS];
-                    for (output, row) in outputs.iter_mut().zip(&OUTPUT) {
-                        *output = product(row, &points);
-                    }
-                    if axis + 1 < AXES {
-                        for (i, &output) in outputs.iter().enumerate() {
-                            values[(before * OUTPUTS + i) * inner + after] = output;
-                        }
-                        continue;
-                    }
-                    for output in &mut outputs {
-                        odd = output.mul_add(zero, odd);
-                        if let Some(bias) = bias {
-                            *output = output.add(bias);
-                        }
-                        if let Some((low, high)) = clip {
-                            *output = output.clip(low, high);
-                        }
-                    }
-                    if DEALT {
-                        let to = s.to.add(before * s.plane);
-                        let to = to.offset(place.slab * OUTPUTS as isize);
-                        let (first, second) = outputs[0].zip(outputs[1]);
-                        first.store(to);
-                        second.store(to.add(V::LANES));
-                    } else {
-                        for (i, output) in outputs.iter().enumerate() {
-                            let to = s.to.add((before * OUTPUTS + i) * s.plane);
-                            output.store(to.offset(place.slab));
-                        }
-                    }
-                }
-                left = left / POINTS * OUTPUTS;
-            }
+            let from = Planes { first: s.from.offset(place.flat).cast_mut(), pitch: s.pitch };
+            to.first = s.to.offset(place.slab * outputs);
+            transform(Matrix::Output, s.forms, &from, &mut to);
         }
-        finite(odd)
+        finite(to.odd)
+    }
+}
+
+/// Planes of values that are looked at: `odd` as of [`Results`].
+struct Checked<V: Vector> {
+    planes: Planes<V::Element>,
+    odd: V,
+}
+
+impl<V: Vector> Sink<V> for Checked<V> {
+    #[inline(always)]
+    unsafe fn take(&mut self, at: usize, apart: usize, line: &mut [V]) {
+        // SAFETY: the caller vouches for the instructions and every vector.
+        unsafe {
+            for value in line.iter() {
+                self.odd = value.mul_add(V::zero(), self.odd);
+            }
+            self.planes.take(at, apart, line);
+        }
     }
 }
 
 #[inline(always)]
-unsafe fn lift<V: Deal, const AXES: usize, const ALL: usize>(l: &Lift<'_, V::Element>) -> bool {
+unsafe fn lift<V: Deal>(l: &Lift<'_, V::Element>) -> bool {
     // SAFETY: the caller vouches for the instructions and every vector.
     unsafe {
-        let zero = V::zero();
-        let mut odd = zero;
-        let offsets = &l.offsets[..TAPS.pow(AXES as u32)];
+        let planes = Planes { first: l.to, pitch: l.pitch };
+        let mut to = Checked { planes, odd: V::zero() };
         for channel in 0..l.channels {
-            let (from, to) = (l.from.add(channel * l.step), l.to.add(channel * l.row));
-            // Taps, of which each axis in turn becomes points.
-            let mut values = [zero; ALL];
-            for axis in 0..AXES {
-                let inner = TAPS.pow((AXES - 1 - axis) as u32);
-                let mut next = [zero; ALL];
-                for line in 0..POINTS.pow(axis as u32) * inner {
-                    let (before, after) = (line / inner, line % inner);
-                    let mut taps = [zero; TAPS];
-                    for (k, tap) in taps.iter_mut().enumerate() {
-                        let at = (before * TAPS + k) * inner + after;
-                        *tap =
-                            if axis == 0 { V::load(from.offset(offsets[at])) } else { values[at] };
-                    }
-                    for (k, row) in WEIGHT.iter().enumerate() {
-                        let point = product(row, &taps);
-                        let at = (before * POINTS + k) * inner + after;
-                        if axis + 1 == AXES {
-                            odd = point.mul_add(zero, odd);
-                            point.store(to.add(at * l.pitch));
-                        } else {
-                            next[at] = point;
-                        }
-                    }
-                }
-                values = next;
-            }
+            let from = Spread { from: l.from.add(channel * l.step), offsets: l.offsets };
+            to.planes.first = l.to.add(channel * l.row);
+            transform(Matrix::Weight, l.forms, &from, &mut to);
         }
-        finite(odd)
+        finite(to.odd)
     }
 }
 
@@ -279,15 +443,64 @@ unsafe fn finite<V: Wave>(odd: V) -> bool {
     lanes == [V::Element::default(); 16]
 }
 
+/// Writes the outputs of neighbouring tiles, a vector each, one behind the other.
+///
+/// # Safety
+/// The CPU must have the instructions, and so many vectors must be writable.
 #[inline(always)]
-unsafe fn deal<V: Deal>(from: *const V::Element, len: usize, to: *mut V::Element, plane: usize) {
+unsafe fn take_up<V: Deal>(outputs: &[V], to: *mut V::Element) {
+    // SAFETY: the caller vouches for the instructions and the vectors.
+    unsafe {
+        match *outputs {
+            [a, b] => store_all(a.zip(b).into(), (to, V::LANES)),
+            [a, b, c, d] => {
+                let ((even, even_next), (odd, odd_next)) = (a.zip(c), b.zip(d));
+                let ((a, b), (c, d)) = (even.zip(odd), even_next.zip(odd_next));
+                store_all([a, b, c, d], (to, V::LANES));
+            }
+            _ => unreachable!("forms have two outputs, or four"),
+        }
+    }
+}
+
+/// Stores vectors so many elements apart.
+///
+/// # Safety
+/// The CPU must have the instructions, and the vectors must be writable.
+#[inline(always)]
+unsafe fn store_all<V: Vector, const N: usize>(
+    vectors: [V; N],
+    (to, apart): (*mut V::Element, usize),
+) {
+    for (i, vector) in vectors.into_iter().enumerate() {
+        // SAFETY: the caller vouches for it.
+        unsafe { vector.store(to.add(i * apart)) }
+    }
+}
+
+#[inline(always)]
+unsafe fn deal<V: Deal>(
+    form: Form,
+    from: *const V::Element,
+    len: usize,
+    to: *mut V::Element,
+    plane: usize,
+) {
     for i in 0..len {
         // SAFETY: the caller vouches for the instructions and every vector.
         unsafe {
-            let from = from.add(2 * i * V::LANES);
+            let from = from.add(form.outputs() * i * V::LANES);
+            let to = (to.add(i * V::LANES), plane);
             let (even, odd) = V::load(from).unzip(V::load(from.add(V::LANES)));
-            even.store(to.add(i * V::LANES));
-            odd.store(to.add(i * V::LANES + plane));
+            match form {
+                Form::Two => store_all([even, odd], to),
+                Form::Four => {
+                    let from = from.add(2 * V::LANES);
+                    let (even_next, odd_next) = V::load(from).unzip(V::load(from.add(V::LANES)));
+                    let ((a, c), (b, d)) = (even.unzip(even_next), odd.unzip(odd_next));
+                    store_all([a, b, c, d], to);
+                }
+            }
         }
     }
 }
@@ -312,37 +525,30 @@ macro_rules! engines {
         // SAFETY of all: an engine is only reached through `engine` with an instruction set that the
         // CPU has; the callers vouch for the memory.
         $($features)*
-        unsafe fn analyse<const AXES: usize, const ALL: usize>(a: &Analysis<'_, E>) {
+        unsafe fn analyse(a: &Analysis<'_, E>) {
             // SAFETY: as told above; so in all of these.
-            unsafe { super::super::analyse::<$vector, AXES, ALL>(a) }
+            unsafe { super::super::analyse::<$vector>(a) }
         }
         $($features)*
-        unsafe fn synthesise<const AXES: usize, const ALL: usize, const DEALT: bool>(
-            s: &Synthesis<'_, E>,
-        ) -> bool {
+        unsafe fn synthesise<const DEALT: bool>(s: &Synthesis<'_, E>) -> bool {
             // SAFETY: as above.
-            unsafe { super::super::synthesise::<$vector, AXES, ALL, DEALT>(s) }
+            unsafe { super::super::synthesise::<$vector, DEALT>(s) }
         }
         $($features)*
-        unsafe fn lift<const AXES: usize, const ALL: usize>(l: &Lift<'_, E>) -> bool {
+        unsafe fn lift(l: &Lift<'_, E>) -> bool {
             // SAFETY: as above.
-            unsafe { super::super::lift::<$vector, AXES, ALL>(l) }
+            unsafe { super::super::lift::<$vector>(l) }
         }
         $($features)*
-        unsafe fn deal(from: *const E, len: usize, to: *mut E, plane: usize) {
+        unsafe fn deal(form: Form, from: *const E, len: usize, to: *mut E, plane: usize) {
             // SAFETY: as above.
-            unsafe { super::super::deal::<$vector>(from, len, to, plane) }
-        }
-        const fn passes<const AXES: usize, const ALL: usize>() -> Passes<E> {
-            Passes {
-                analyse: analyse::<AXES, ALL>,
-                synthesise: [synthesise::<AXES, ALL, false>, synthesise::<AXES, ALL, true>],
-                lift: lift::<AXES, ALL>,
-            }
+            unsafe { super::super::deal::<$vector>(form, from, len, to, plane) }
         }
         pub static ENGINE: Engine<E> = Engine {
             lanes: <$vector as $crate::tile::Vector>::LANES,
-            passes: [passes::<1, 4>(), passes::<2, 16>(), passes::<3, 64>()],
+            analyse,
+            synthesise: [synthesise::<false>, synthesise::<true>],
+            lift,
             deal,
         };
     };

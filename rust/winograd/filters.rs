@@ -13,8 +13,8 @@ use crate::problem::Problem;
 use crate::tile::{Kernels, TileShape, Tiled};
 use crate::view::{Memory, ViewMut, advance, contiguous};
 
-use super::engine::{Engine, Lift, Passes};
-use super::form::TAPS;
+use super::engine::{Engine, Lift};
+use super::form::{Form, TAPS};
 use super::tiling::Tiling;
 
 /// Values below which weights are transformed on one thread: some 20 us.
@@ -28,8 +28,8 @@ const TURNED: usize = 32;
 #[derive(Debug)]
 pub struct Filters<T> {
     values: Workspace,
-    /// Which axes are transformed.
-    tiled: Vec<bool>,
+    /// How each axis is transformed, if it is.
+    forms: Vec<Option<Form>>,
     /// The tiles of products that they are for.
     shape: TileShape,
     /// Output channels of a group.
@@ -123,7 +123,7 @@ impl<T: Tiled> Filters<T> {
         })?;
         Ok(Filters {
             values,
-            tiled: tiling.sides.iter().map(|side| side.tiled).collect(),
+            forms: tiling.sides.iter().map(|side| side.form).collect(),
             shape,
             outputs,
             panels,
@@ -136,8 +136,7 @@ impl<T: Tiled> Filters<T> {
 
     /// Whether they were transformed as a tiling has it.
     pub fn is_of(&self, tiling: &Tiling) -> bool {
-        let tiled = tiling.sides.iter().map(|side| side.tiled);
-        tiled.eq(self.tiled.iter().copied())
+        tiling.sides.iter().map(|side| side.form).eq(self.forms.iter().copied())
     }
 
     /// Whether some of them are not finite, which leaves the plain sum.
@@ -191,7 +190,8 @@ struct Stager<'a, T: Tiled> {
     problem: &'a Problem<'a, T>,
     kernels: &'a Kernels<T>,
     engine: &'a Engine<T>,
-    passes: &'a Passes<T>,
+    /// The transforms of the axes that have one.
+    forms: Vec<Form>,
     offsets: Taps,
     /// Where the first tap of a channel is if its taps lie together, forwards or backwards, and whether
     /// channels do.
@@ -219,8 +219,8 @@ impl<'a, T: Tiled> Stager<'a, T> {
             _ => None,
         };
         let places = tap_places(tiling, &kernel, engine.lanes, backwards);
-        let passes = engine.passes(tiling.axes());
-        Ok(Stager { problem, kernels, engine, passes, offsets, run, kernel, places })
+        let forms = tiling.forms();
+        Ok(Stager { problem, kernels, engine, forms, offsets, run, kernel, places })
     }
 
     /// Elements of scratch that it needs.
@@ -276,6 +276,7 @@ impl<'a, T: Tiled> Stager<'a, T> {
             for (l, offsets) in self.places.iter().enumerate() {
                 assert!(channels.len() * taps * lanes <= scratch.len());
                 let lift = Lift {
+                    forms: &self.forms,
                     from: scratch.as_ptr(),
                     offsets,
                     channels: channels.len(),
@@ -286,7 +287,7 @@ impl<'a, T: Tiled> Stager<'a, T> {
                 };
                 // SAFETY: the engine is this CPU's; the scratch holds a vector of each tap, as just
                 // asserted; the caller vouches for `to`.
-                finite &= unsafe { (self.passes.lift)(&lift) };
+                finite &= unsafe { (self.engine.lift)(&lift) };
             }
             if !turn.goes_on(taps * TURNED) {
                 break;
@@ -303,7 +304,7 @@ fn tap_places(tiling: &Tiling, kernel: &[usize], width: usize, backwards: bool) 
     let last = kernel.iter().product::<usize>() as isize - 1;
     let place = |tap: isize| (if backwards { last - tap } else { tap }) * width as isize;
     let of = |tiled: bool| -> Vec<isize> {
-        let sides = tiling.sides.iter().zip(&strides).filter(|(side, _)| side.tiled == tiled);
+        let sides = tiling.sides.iter().zip(&strides).filter(|(side, _)| side.tiled() == tiled);
         sides.fold(vec![0], |all, (side, &stride)| {
             let kernel = if tiled { TAPS } else { side.axis.kernel } as isize;
             let along = |&at: &isize| (0..kernel).map(move |tap| at + tap * stride);

@@ -1,10 +1,10 @@
 //! Convolution by transforms of small tiles, for kernels of three taps: Winograd's.
 //!
 //! `docs/accuracy.md` has the error and what was measured. In short: along each axis with a kernel of three
-//! and a stride of one, outputs are computed two at a time from four *points*: the input is
+//! and a stride of one, outputs are computed two (or four) at a time from four (six) *points*: the input is
 //! transformed to them ([`form`]), and so are the weights; at each point the products are summed over
 //! channels, and what taps are left, by the same tile kernel as all else; and the sums are transformed back.
-//! That takes 4 products where the plain sum takes 6, on each axis.
+//! That takes 4 products where the plain sum takes 6, on each axis (or 6 for 12).
 //!
 //! Every transform is a sum in an order that its matrix alone decides, and the sums over channels are
 //! chains as those of the direct method are, so the promise about bits holds here as well.
@@ -28,13 +28,14 @@ use std::sync::OnceLock;
 use crate::contract;
 use crate::error::{Error, Shape};
 use crate::geometry::{Axis, Geometry};
-use crate::offer::{Cost, Declined, Description};
+use crate::offer::{Cost, Declined, Description, Precision};
 use crate::operand;
 use crate::parallel::{Stopped, Team};
 use crate::prepared::once;
 use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
+use form::Form;
 use nest::{Frame, Nest};
 use tiling::{Side, is_able};
 
@@ -42,15 +43,15 @@ use tiling::{Side, is_able};
 const SERIAL: f64 = 2.5e6;
 
 /// How a convolution would be transformed, if it can be.
-pub fn tiling(geometry: &Geometry, element: usize) -> Option<Tiling> {
+pub fn tiling(geometry: &Geometry, element: usize, precision: Precision) -> Option<Tiling> {
     if geometry.positions() * geometry.channels * geometry.outputs == 0 {
         return None;
     }
-    Tiling::new(geometry, element)
+    Tiling::new(geometry, element, precision)
 }
 
 /// The predicted time of a convolution of elements of some bytes.
-pub fn offer(geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
+pub fn offer(geometry: &Geometry, element: usize, precision: Precision) -> Result<Cost, Declined> {
     let axes = &geometry.axes[1..];
     if !axes.iter().any(is_able) {
         let all = |of: fn(&Axis) -> usize| Shape(axes.iter().map(of).collect());
@@ -63,23 +64,21 @@ pub fn offer(geometry: &Geometry, element: usize) -> Result<Cost, Declined> {
         );
         return Err(Declined::Cannot(reason.into()));
     }
-    match tiling(geometry, element) {
+    match tiling(geometry, element, precision) {
         Some(tiling) => Ok(tiling.time(geometry, element, geometry.axes[0].output)),
         None => Err(Declined::NotWorth("there is nothing to sum".into())),
     }
 }
 
-/// Roundings on each axis: two in the weights' transform, one in the input's, two in that of the sums.
-const TRANSFORMS: usize = 5;
-
 /// How a convolution would be computed.
 pub fn describe<T: Tiled>(
     problem: &Problem<'_, T>,
+    precision: Precision,
     kernels: &Kernels<T>,
     threads: usize,
 ) -> Result<Description, Error> {
     let geometry = problem.geometry;
-    let Some(tiling) = tiling(geometry, size_of::<T>()) else {
+    let Some(tiling) = tiling(geometry, size_of::<T>(), precision) else {
         return Ok(Description::default());
     };
     let frame = Frame::new(problem, &tiling, kernels, threads)?;
@@ -91,8 +90,9 @@ pub fn describe<T: Tiled>(
     Ok(Description {
         flops: 2.0 * tiling.products(geometry),
         workspace: filters.saturating_add(threads.saturating_mul(scratch)),
-        roundings: Some(roundings + TRANSFORMS * tiling.axes()),
+        roundings: Some(roundings + tiling.roundings()),
         growth: Some(tiling.growth()),
+        forms: tiling.sides[1..].iter().map(|side| side.form.map(Form::name)).collect(),
         tile: Some((shape.rows, shape.columns * kernels.lanes)),
         roles: Some(("output channels", "tiles")),
         block: frame.block(&tiling),
@@ -103,11 +103,12 @@ pub fn describe<T: Tiled>(
 /// Computes a convolution by transforms of tiles; one that has no axis for it, or nothing to sum, directly.
 pub fn convolve<T: Tiled>(
     problem: &Problem<'_, T>,
+    precision: Precision,
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
     let geometry = problem.geometry;
-    let Some(tiling) = tiling(geometry, size_of::<T>()) else {
+    let Some(tiling) = tiling(geometry, size_of::<T>(), precision) else {
         return contract::direct(problem, kernels, team);
     };
     let serial = tiling.products(geometry) < SERIAL;

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::tile::Tiled;
 use crate::view::ViewMut;
 
-use super::form::OUTPUTS;
+use super::form::Form;
 use super::nest::Nest;
 use super::region::{Row, Shape};
 use super::tiling::Tiling;
@@ -30,7 +30,7 @@ pub struct Spot {
 /// Results along the last axis, of each row of tiles of a shape, that belong to tiles some result of which
 /// is not finite.
 pub fn spoiled<T: Tiled>(tiling: &Tiling, shape: &Shape, results: &[T]) -> Vec<Vec<Range<usize>>> {
-    let each = if tiling.dealt() { OUTPUTS } else { 1 };
+    let each = tiling.dealt().map_or(1, Form::outputs);
     let rows = shape.rows.chunks(shape.together);
     rows.map(|rows| {
         let mut spoiled: Vec<Range<usize>> = Vec::new();

@@ -12,7 +12,6 @@ use crate::tile::Tiled;
 use crate::view::{Runs, advance};
 
 use super::engine::Place;
-use super::form::{OUTPUTS, POINTS};
 use super::tiling::{Side, Tiling};
 
 /// Bytes of a block's values of the input and of the sums at all points, together about the second-level
@@ -22,7 +21,29 @@ const VALUES_BYTES: usize = 1 << 20;
 const MOST_VALUES_BYTES: usize = 8 << 20;
 
 /// Bytes of transformed weights that stay in the second-level cache beside a block.
-const WEIGHTS_BYTES: usize = 1 << 20;
+pub const WEIGHTS_BYTES: usize = 1 << 20;
+
+/// Bytes of the weights of a group at all points.
+pub fn weight_bytes(tiling: &Tiling, geometry: &Geometry, element: usize) -> usize {
+    (tiling.points() * tiling.taps() * element)
+        .saturating_mul(geometry.channels)
+        .saturating_mul(geometry.outputs)
+}
+
+/// Tiles of a block at most.
+pub fn most_tiles(tiling: &Tiling, geometry: &Geometry, element: usize) -> usize {
+    let pairs = geometry.channels + geometry.outputs;
+    let one = tiling.points().saturating_mul(pairs).saturating_mul(element);
+    let weights = weight_bytes(tiling, geometry, element);
+    let bytes = if weights > WEIGHTS_BYTES {
+        // Weights and values are read alike often.
+        let root = (weights as f64 * one as f64).sqrt() * 12.0;
+        (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
+    } else {
+        VALUES_BYTES
+    };
+    (bytes / one.max(1)).max(16)
+}
 
 /// How tiles are cut into blocks: so many on each axis of its residues, and of its tiles.
 #[derive(Clone, Debug)]
@@ -45,19 +66,7 @@ pub struct Region {
 impl Cuts {
     /// Blocks for elements of some bytes, and at least so many of them where there are tiles enough.
     pub fn new(tiling: &Tiling, geometry: &Geometry, element: usize, wanted: usize) -> Self {
-        let (points, outputs) = (tiling.points(), geometry.outputs);
-        let one = points.saturating_mul(geometry.channels + outputs).saturating_mul(element);
-        let weights = (points * tiling.taps() * element)
-            .saturating_mul(geometry.channels)
-            .saturating_mul(outputs);
-        let bytes = if weights > WEIGHTS_BYTES {
-            // Weights and values are read alike often.
-            let root = (weights as f64 * one as f64).sqrt() * 12.0;
-            (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
-        } else {
-            VALUES_BYTES
-        };
-        let most = (bytes / one.max(1)).max(16);
+        let most = most_tiles(tiling, geometry, element);
         let mut cuts =
             Cuts { residues: vec![1; tiling.sides.len()], lens: vec![1; tiling.sides.len()] };
         loop {
@@ -89,7 +98,7 @@ impl Cuts {
                 } else {
                     (&mut cuts.lens[axis], tiling.sides[axis].len)
                 };
-                *parts = all.div_ceil(len.div_ceil(2));
+                *parts = (2 * *parts).min(all);
                 let cost = cuts.region(tiling, 0).cost(tiling, geometry);
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, cuts));
@@ -127,8 +136,7 @@ impl Region {
     pub fn outputs(&self, tiling: &Tiling) -> Vec<usize> {
         let sides = tiling.sides.iter().zip(self.residues.iter().zip(&self.lens));
         let of = |(side, (residues, len)): (&Side, (&Range<usize>, &Range<usize>))| {
-            let tile = if side.tiled { OUTPUTS } else { 1 };
-            (residues.len() * len.len() * tile).min(side.axis.output)
+            (residues.len() * len.len() * side.outputs()).min(side.axis.output)
         };
         sides.map(of).collect()
     }
@@ -152,7 +160,7 @@ impl Region {
 
 /// Elements that some tiles of an axis are staged in.
 fn staged(side: &Side, len: usize) -> usize {
-    if side.tiled { OUTPUTS * (len + 1) } else { extent(&side.axis, len) }
+    if side.tiled() { side.outputs() * (len + 1) } else { extent(&side.axis, len) }
 }
 
 /// A row of results: neighbours along the last axis.
@@ -227,14 +235,16 @@ impl Plane {
         (element, lanes): (usize, usize),
     ) -> Result<Self, Error> {
         let last = tiling.sides.len() - 1;
-        let dealt = if tiling.dealt() { OUTPUTS } else { 1 };
+        let dealt = tiling.sides[last].outputs();
         let axes = tiling.sides.iter().enumerate().map(|(a, side)| match side {
-            Side { tiled: false, axis, .. } => *axis,
+            Side { form: None, axis, .. } => *axis,
             // The last axis is staged as it is, with room for whole tiles, and dealt afterwards.
             Side { axis, .. } if a == last => {
-                Axis { kernel: OUTPUTS + 1, stride: axis.dilation, ..*axis }
+                Axis { kernel: side.outputs() + 1, stride: axis.dilation, ..*axis }
             }
-            Side { axis, .. } => Axis { kernel: POINTS, stride: OUTPUTS * axis.dilation, ..*axis },
+            Side { axis, .. } => {
+                Axis { kernel: side.points(), stride: side.outputs() * axis.dilation, ..*axis }
+            }
         });
         let outputs = geometry.outputs;
         let geometry = Geometry { axes: axes.collect(), ..geometry.clone() };
@@ -249,7 +259,7 @@ impl Plane {
         // From the last axis on, as phases lie.
         for (a, side) in tiling.sides.iter().enumerate().rev() {
             let phase = plane.phases * part;
-            let taps = (0..side.taps()).map(|tap| match side.tiled {
+            let taps = (0..side.taps()).map(|tap| match side.tiled() {
                 true => 0,
                 false => {
                     let (index, shift) = plane.layout.tap(a, tap);
@@ -257,7 +267,7 @@ impl Plane {
                 }
             });
             plane.taps.insert(0, taps.collect());
-            if !side.tiled {
+            if !side.tiled() {
                 plane.phases *= plane.layout.phases(a);
             }
         }
@@ -320,9 +330,7 @@ impl Plane {
         shape.values = vectors(reach(&shape.analysis).unwrap_or(0)).max(shape.values);
         shape.sums = vectors(reach(&shape.synthesis).unwrap_or(0)).max(shape.sums);
         shape.plane = vectors((last_tile + lanes) * dealt);
-        let per_axis =
-            tiling.sides.iter().filter(|side| side.tiled).count() - usize::from(*dealt > 1);
-        shape.planes = OUTPUTS.pow(per_axis as u32);
+        shape.planes = tiling.outputs() / dealt;
         self.rows(tiling, region, (&residues, store), &mut shape);
         Ok(shape)
     }
@@ -336,20 +344,20 @@ impl Plane {
     ) -> Result<(), Error> {
         let (dealt, last) = (self.dealt, tiling.sides.len() - 1);
         let taps = self.layout.offsets()?;
-        let tiled = || tiling.sides.iter().enumerate().filter(|(_, side)| side.tiled);
+        let tiled = || tiling.sides.iter().enumerate().filter(|(_, side)| side.tiled());
         // How far an element lies behind the first, and in which of the planes that are dealt.
         let place = |a: usize, k: usize| match a == last {
             true => (k / dealt, k % dealt),
             false => (taps[a][k] as usize / dealt, 0),
         };
-        let reach: usize = tiled().map(|(a, _)| place(a, POINTS - 1).0).sum();
+        let reach: usize = tiled().map(|(a, side)| place(a, side.points() - 1).0).sum();
         let end = shape.analysis.iter().map(|place| place.slab as usize + reach).max();
         let end = end.unwrap_or(0).max(residues * self.layout.plane() / dealt);
         let plane = (end + lanes).next_multiple_of(lanes);
         shape.staged = plane * dealt;
-        shape.offsets = tiled().fold(vec![0], |all, (a, _)| {
+        shape.offsets = tiled().fold(vec![0], |all, (a, side)| {
             let along = |&at: &isize| {
-                (0..POINTS).map(move |k| {
+                (0..side.points()).map(move |k| {
                     let (behind, of) = place(a, k);
                     at + (behind + of * plane) as isize
                 })
@@ -395,7 +403,7 @@ impl Plane {
         let mut pitch = self.part;
         for (a, side) in tiling.sides.iter().enumerate().rev() {
             let phases = self.layout.phases(a);
-            if !side.tiled {
+            if !side.tiled() {
                 parts =
                     (0..phases).flat_map(|p| parts.iter().map(move |at| p * pitch + at)).collect();
             }
@@ -451,11 +459,8 @@ impl Plane {
         let strides = &store.out.strides()[1..];
         let pitches = self.all_pitches(tiling.taps() > 1);
         // Outputs of a tile on each axis, but those that are dealt.
-        let inside: Vec<usize> = tiling.sides[..last]
-            .iter()
-            .map(|side| if side.tiled { OUTPUTS } else { 1 })
-            .chain([1])
-            .collect();
+        let inside: Vec<usize> =
+            tiling.sides[..last].iter().map(Side::outputs).chain([1]).collect();
         let lens: Vec<usize> = region.lens[..last].iter().map(Range::len).collect();
         let positions: Vec<usize> = tiling.sides.iter().map(|side| side.axis.output).collect();
         shape.together = inside.iter().product();
@@ -470,8 +475,8 @@ impl Plane {
                     let (mut to, mut position, mut valid) = (0, 0, true);
                     for (a, side) in tiling.sides.iter().enumerate() {
                         let tile = region.lens[a].start + if a < last { index[a] } else { 0 };
-                        let step = if side.tiled { OUTPUTS } else { 1 };
-                        output[a] = further[a] + (tile * step + within[a]) * dilation(side);
+                        output[a] =
+                            further[a] + (tile * side.outputs() + within[a]) * dilation(side);
                         valid &= output[a] < positions[a];
                         to += output[a] as isize * strides[a];
                         position = position * positions[a] + output[a];
@@ -505,7 +510,7 @@ fn joined<'a>(lens: &'a [usize], pitches: &[isize]) -> (usize, &'a [usize]) {
 
 /// Outputs from one to the next of a residue.
 fn dilation(side: &Side) -> usize {
-    if side.tiled { side.axis.dilation } else { 1 }
+    if side.tiled() { side.axis.dilation } else { 1 }
 }
 
 /// Every choice of one of each range, in C order.

@@ -62,7 +62,7 @@ def conv(
     if x.dtype.char in ENGINE and weight.dtype.char in ENGINE:
         return _core.conv(
             0, x, weight, None, 1, padding, 1, groups, mode, value, flip, None, False, dtype,
-            accumulate, out, method, None, None,
+            accumulate, out, method, "high", None, None,
         )  # fmt: skip
     return _plain(x, weight, padding, mode, value, flip, groups)
 
