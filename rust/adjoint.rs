@@ -176,6 +176,7 @@ fn phases<T: Planned>(
             weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
             prepared: &Prepared::new(false),
             padding: T::default(),
+            exact: T::SCALAR.is_integer(),
             store: &Store {
                 out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),
                 ..*store

@@ -13,6 +13,8 @@
 //! | [`explain`] | what is known of a convolution before it is computed |
 //! | [`view`] | strided arrays of the caller |
 //! | [`number`] | the numbers that they hold, and those that are computed with |
+//! | [`exact`] | integers that may be summed as floats |
+//! | [`convert`] | runs of numbers, from one kind to another |
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
@@ -36,8 +38,10 @@
 
 pub mod adjoint;
 pub mod contract;
+mod convert;
 pub mod cover;
 pub mod error;
+pub mod exact;
 pub mod explain;
 pub mod fft;
 pub mod geometry;

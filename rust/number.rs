@@ -37,13 +37,22 @@ impl Scalar {
     }
 
     /// Whether it is an integer, bool among them.
-    pub fn is_integer(self) -> bool {
+    pub const fn is_integer(self) -> bool {
         !matches!(self, Scalar::F16 | Scalar::Bf16 | Scalar::F32 | Scalar::F64)
     }
 
     /// Whether it has no negative numbers.
     pub fn is_unsigned(self) -> bool {
         matches!(self, Scalar::Bool | Scalar::U8 | Scalar::U16 | Scalar::U32 | Scalar::U64)
+    }
+
+    /// The largest absolute value of an integer of it.
+    pub fn largest(self) -> u64 {
+        match (self, 8 * self.size()) {
+            (Scalar::Bool, _) => 1,
+            (_, bits) if self.is_unsigned() => u64::MAX >> (64 - bits),
+            (_, bits) => 1 << (bits - 1),
+        }
     }
 
     /// Whether numbers of both are the same bits, modulo 2 to the number of them.
@@ -77,6 +86,8 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     fn from_u64(value: u64) -> Self;
     /// The number as an array holds it.
     fn store<S: Stored>(self) -> S;
+    /// The integer towards zero, if that has 32 bits and the number is a float: vectors have a cast for it.
+    fn cut(self) -> Option<i32>;
     /// The nearest double.
     fn to_f64(self) -> f64;
     /// Sum.
@@ -128,6 +139,10 @@ macro_rules! floating {
                 S::$of(self)
             }
             #[inline(always)]
+            fn cut(self) -> Option<i32> {
+                (self.abs() < 2_147_483_648.0).then_some(self as i32)
+            }
+            #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
             }
@@ -158,6 +173,10 @@ macro_rules! integer {
             #[inline(always)]
             fn store<S: Stored>(self) -> S {
                 S::of_i64(i64::from(self))
+            }
+            #[inline(always)]
+            fn cut(self) -> Option<i32> {
+                None
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {
@@ -377,9 +396,11 @@ fn half_to_single(half: u16) -> f32 {
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);
     let magnitude = (u32::from(half) & 0x7fff) << 13;
     let sign = (u32::from(half) & 0x8000) << 16;
-    let special = if u32::from(half) & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    let special = if magnitude >= 0x7c00 << 13 { 0x7f80_0000 } else { 0 };
+    // As instructions for it do: a NaN that signals does so no more.
+    let quiet = if magnitude > 0x7c00 << 13 { 0x40_0000 } else { 0 };
     let value = (f32::from_bits(magnitude) * SCALE).to_bits();
-    f32::from_bits(value | special | sign)
+    f32::from_bits(value | special | quiet | sign)
 }
 
 /// To the nearest, of two the even one. Subnormal halves are whole numbers of 2 to the -24, which adding
@@ -392,9 +413,10 @@ fn single_to_half(single: f32) -> u16 {
     let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let odd = magnitude >> 13 & 1;
     let usual = magnitude.wrapping_add(0xc800_0fff).wrapping_add(odd) >> 13;
-    let nan = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+    let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
+    let special = if magnitude > 0x7f80_0000 { nan } else { 0x7c00 };
     let value = if magnitude < 0x3880_0000 { small } else { usual };
-    let value = if magnitude >= 0x4780_0000 { nan } else { value };
+    let value = if magnitude >= 0x4780_0000 { special } else { value };
     (value | sign) as u16
 }
 

@@ -24,6 +24,7 @@ use array::{Array, Outcome, Part, canonical};
 use dtype::{Numbers, Pass, Sums, Wanted, with_element};
 
 use crate::error::{Error, Kind};
+use crate::exact;
 use crate::geometry::{Activation, Geometry};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
@@ -46,9 +47,6 @@ impl From<Error> for PyErr {
         }
     }
 }
-
-/// Positions of an output channel from which integers may be summed as floats.
-const FEWEST_POSITIONS: usize = 32;
 
 /// A call of `conv` with everything parsed and checked.
 struct Call<'py> {
@@ -73,12 +71,10 @@ impl<'py> Call<'py> {
             [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
         let result = Outcome::new(py, out, &expected, (&self.numbers, false), inputs)?;
         let kernels = tile::kernels::<T>()?;
-        // Floats that are never rounded are so in the plain sum alone.
-        let method = if self.numbers.integers { Some(Method::Direct) } else { self.method };
         for pass in self.passes() {
             self.with::<T, _>(&result, &pass, |problem| {
                 interruptible(py, self.geometry.flops(), |stop| {
-                    T::run(method, problem, kernels, &Team { threads: self.threads, stop })
+                    T::run(self.method, problem, kernels, &Team { threads: self.threads, stop })
                 })
             })?;
         }
@@ -117,6 +113,7 @@ impl<'py> Call<'py> {
             weights: &weights,
             prepared: kept.map_or(&own, |kept| kept.get().of::<T>()),
             padding: self.padding.part(pass.first),
+            exact: self.numbers.integers,
             store: &store,
         })
     }
@@ -158,30 +155,28 @@ impl<'py> Call<'py> {
         Ok(call)
     }
 
-    /// The floats in which no sum of these integers is ever rounded, however it is ordered, if there are
-    /// such: tiles multiply and add those in one instruction. No sum of products is larger than the largest
-    /// number that `x` may hold times the weights of an output.
-    fn exact_sums(&self) -> Option<Sums> {
-        let size = self.x.number.scalar.size();
-        if !self.numbers.integers || size > 4 || self.weight.number.scalar.size() > 4 {
-            return None;
+    /// What it computes with: integers with floats, where no sum of them is ever rounded.
+    fn sums(&self) -> Sums {
+        if !self.numbers.integers {
+            return self.numbers.sums;
         }
-        let shape = self.weight.shape();
-        let taps: usize = shape[1..].iter().product();
-        // Where the weights are about as many as their products, the sum is sooner done than looked at.
-        if self.geometry.positions() < FEWEST_POSITIONS || taps == 0 || shape[0] == 0 {
-            return None;
-        }
-        let view =
-            self.weight.view(shape, self.weight.array.strides().to_vec(), (Part::Real, false));
-        let weights = Weights::<i64>::new(&view, shape, false).ok()?;
-        let heaviest = weights.heaviest(shape)?;
         let bias: Vec<i64> = bias(&self.bias, &self.passes()[0]);
         let bias = bias.iter().map(|number| number.unsigned_abs()).max().unwrap_or(0);
-        let largest = (1u64 << (8 * size)).max(self.padding.magnitude());
-        let bound = largest.saturating_mul(heaviest).saturating_add(bias);
-        let holds = |mantissa: u32| bound <= 1 << mantissa;
-        holds(24).then_some(Sums::F32).or(holds(53).then_some(Sums::F64))
+        let sum = exact::Sum {
+            scalars: (self.x.number.scalar, self.weight.number.scalar),
+            others: (self.padding.magnitude(), bias),
+            positions: self.geometry.positions(),
+        };
+        let shape = self.weight.shape();
+        let heaviest = || {
+            let strides = self.weight.array.strides().to_vec();
+            exact::heaviest(&self.weight.view(shape, strides, (Part::Real, false)), shape)
+        };
+        let float = sum.float(|| match &self.kept {
+            Some(kept) => kept.get().heaviest(heaviest),
+            None => heaviest(),
+        });
+        float.map_or(self.numbers.sums, Sums::from)
     }
 }
 
@@ -275,7 +270,7 @@ fn conv<'py>(
         [padding_value, flip, activation, channels_last],
         [dtype, accumulate, method, threads, kept],
     )?;
-    with_element!(call.exact_sums().unwrap_or(call.numbers.sums), T => call.run::<T>(py, out))
+    with_element!(call.sums(), T => call.run::<T>(py, out))
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.

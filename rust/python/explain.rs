@@ -44,7 +44,8 @@ pub(super) fn explain<'py>(
         [padding_value, flip, activation, channels_last],
         [dtype, accumulate, method, threads, kept],
     )?;
-    with_element!(call.numbers.sums, T => facts::<T>(py, &call))
+    let sums = call.sums();
+    with_element!(sums, T => facts::<T>(py, &call))
 }
 
 fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -69,11 +70,13 @@ fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'
     let elements = |shape: &[usize]| shape.iter().map(|&n| n as f64).product::<f64>();
     let outputs = geometry.groups * geometry.outputs;
     let weights = outputs * geometry.channels * geometry.kernel_taps();
-    let bytes =
-        size as f64 * (elements(&geometry.input_shape()) + elements(&shape) + weights as f64);
+    let bytes = call.x.number.size() as f64 * elements(&geometry.input_shape())
+        + call.weight.number.size() as f64 * weights as f64
+        + call.numbers.result.size() as f64 * elements(&shape);
     facts.set_item("asked", call.method.map(Method::name))?;
     facts.set_item("output_shape", shape)?;
     facts.set_item("dtype", call.numbers.result.name())?;
+    facts.set_item("sums", T::NAME)?;
     facts.set_item("flops", geometry.flops())?;
     facts.set_item("bytes", bytes)?;
     facts.set_item("bound", offer::bound(geometry.flops(), bytes, size))?;

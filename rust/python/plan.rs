@@ -1,6 +1,8 @@
 //! What `faltung.Plan` keeps between calls.
 
 use std::any::Any as Dynamic;
+use std::convert::Infallible;
+use std::sync::OnceLock;
 
 use numpy::prelude::*;
 use pyo3::prelude::*;
@@ -13,7 +15,7 @@ use crate::geometry::{Geometry, Padding, PerAxis, Spec};
 use crate::operand::Weights;
 use crate::packed::Packed;
 use crate::parallel::{self, Team};
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, once};
 use crate::tile::{self, Tiled};
 
 /// Output channels of a group from which vectors of them may pay: half of the widest vector. With
@@ -27,6 +29,8 @@ pub(super) struct Kept {
     double: Prepared<f64>,
     int: Prepared<i32>,
     long: Prepared<i64>,
+    /// What [`exact::heaviest`](crate::exact::heaviest) says of them.
+    heaviest: OnceLock<Option<u64>>,
 }
 
 impl Default for Kept {
@@ -36,6 +40,7 @@ impl Default for Kept {
             double: Prepared::new(true),
             int: Prepared::new(true),
             long: Prepared::new(true),
+            heaviest: OnceLock::new(),
         }
     }
 }
@@ -46,6 +51,12 @@ impl Kept {
         let places: [&dyn Dynamic; 4] = [&self.single, &self.double, &self.int, &self.long];
         let place = places.into_iter().find_map(|place| place.downcast_ref());
         place.expect("the engine computes in these")
+    }
+
+    /// What `look` says of the weights, which is asked once.
+    pub(super) fn heaviest(&self, look: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        let Ok(&heaviest) = once(&self.heaviest, || Ok::<_, Infallible>(look()));
+        heaviest
     }
 
     /// Packs an array of weights for the vectors of this machine.
