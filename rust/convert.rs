@@ -121,11 +121,7 @@ unsafe fn read_run<S: Stored, T: Element, const WIDE: bool>(
 /// # Safety
 /// As for [`write_run`]; if `WIDE`, the CPU must have AVX2 and F16C.
 #[inline(always)]
-unsafe fn write_all<S: Stored, T: Element, const WIDE: bool>(
-    mut to: *mut u8,
-    step: isize,
-    from: &[T],
-) {
+unsafe fn write_all<S: Stored, T: Element, const WIDE: bool>(to: *mut u8, step: isize, from: &[T]) {
     let size = size_of::<S>() as isize;
     // SAFETY: the caller vouches for every element; so in all of these.
     unsafe {
@@ -137,21 +133,32 @@ unsafe fn write_all<S: Stored, T: Element, const WIDE: bool>(
             && from.iter().fold(true, |all, value| all & value.cut().is_some())
         {
             // A choice for each of them would keep the loop from vectors.
-            let values = from.iter().map(|value| S::of_i64(value.cut().unwrap_or(0).into()));
-            for (i, value) in values.enumerate() {
-                to.wrapping_offset(i as isize * step).cast::<S>().write_unaligned(value);
-            }
-        } else if step == size {
-            // Written out so that it compiles to vectors.
-            for (i, &value) in from.iter().enumerate() {
-                to.cast::<S>().add(i).write_unaligned(value.store());
-            }
+            let cut = |value: &T| S::of_i64(value.cut().unwrap_or(0).into());
+            put(to, step, from.iter().map(cut));
         } else {
-            for &value in from {
-                to.cast::<S>().write_unaligned(value.store());
-                to = to.wrapping_offset(step);
-            }
+            put(to, step, from.iter().map(|value| value.store::<S>()));
         }
+    }
+}
+
+/// Writes numbers `step` bytes apart.
+///
+/// # Safety
+/// Each of them must be writable.
+#[inline(always)]
+unsafe fn put<S: Copy>(mut to: *mut u8, step: isize, values: impl Iterator<Item = S>) {
+    // Written out so that it compiles to vectors.
+    if step == size_of::<S>() as isize {
+        for (i, value) in values.enumerate() {
+            // SAFETY: the caller vouches for every number; so in the other loop.
+            unsafe { to.cast::<S>().add(i).write_unaligned(value) }
+        }
+        return;
+    }
+    for value in values {
+        // SAFETY: as above.
+        unsafe { to.cast::<S>().write_unaligned(value) }
+        to = to.wrapping_offset(step);
     }
 }
 

@@ -57,16 +57,14 @@ pub fn heaviest(weights: &View<'_>, shape: &[usize]) -> Option<u64> {
         ..=2 => most(weights, shape, |row: &[i32]| {
             u64::from(row.iter().map(|weight| weight.unsigned_abs()).sum::<u32>())
         }),
-        _ => most(weights, shape, |row: &[i64]| row.iter().map(|weight| weight.unsigned_abs()).sum()),
+        _ => {
+            most(weights, shape, |row: &[i64]| row.iter().map(|weight| weight.unsigned_abs()).sum())
+        }
     }
 }
 
 /// The largest of what the elements of the entries of the first axis add up to, so many at a time.
-fn most<T: Element>(
-    array: &View<'_>,
-    shape: &[usize],
-    sum: impl Fn(&[T]) -> u64,
-) -> Option<u64> {
+fn most<T: Element>(array: &View<'_>, shape: &[usize], sum: impl Fn(&[T]) -> u64) -> Option<u64> {
     let (&entries, shape) = shape.split_first()?;
     let len = shape.iter().fold(1usize, |len, &n| len.saturating_mul(n));
     let mut space = Workspace::new::<T>("a row of weights", len).ok()?;

@@ -21,6 +21,7 @@
 //! | [`packed`] | weights laid out for vectors of output channels |
 //! | [`prepared`] | what methods make of weights, for a call or for a plan |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
+//! | [`quads`] | 8-bit numbers, four at a time |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
@@ -58,6 +59,7 @@ pub mod prepared;
 pub mod problem;
 #[cfg(feature = "python")]
 mod python;
+pub mod quads;
 pub mod separable;
 pub mod slab;
 pub mod store;

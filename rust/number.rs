@@ -76,6 +76,8 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     const NAME: &'static str;
     /// What arrays of it hold.
     const SCALAR: Scalar;
+    /// Whether the factors of a product may change places.
+    const COMMUTES: bool = true;
     /// The nearest element to a double; of integers, that towards zero.
     fn from_f64(value: f64) -> Self;
     /// The nearest element to a single.
@@ -206,6 +208,69 @@ floating!(f32, "float32", F32, of_f32);
 floating!(f64, "float64", F64, of_f64);
 integer!(i32, "int32", I32);
 integer!(i64, "int64", I64);
+
+/// As an operand four 8-bit numbers, the first in the lowest byte; as a sum an integer of 32 bits. The product
+/// of a row's quad and a column's is the sum of those of their numbers, of which the row's have signs and the
+/// column's have none if it is `SIGNED`, else the other way round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+#[repr(transparent)]
+pub struct Quad<const SIGNED: bool>(pub i32);
+
+impl<const SIGNED: bool> Element for Quad<SIGNED> {
+    const NAME: &'static str = "int32";
+    const SCALAR: Scalar = Scalar::I32;
+    const COMMUTES: bool = false;
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn from_i64(value: i64) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn from_u64(value: u64) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self.0.into()
+    }
+    #[inline(always)]
+    fn store<S: Stored>(self) -> S {
+        self.0.store()
+    }
+    #[inline(always)]
+    fn cut(self) -> Option<i32> {
+        None
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Quad(self.0.wrapping_add(other.0))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Quad(self.0.wrapping_sub(other.0))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        let (signed, unsigned) = if SIGNED { (self, other) } else { (other, self) };
+        let numbers = signed.0.to_le_bytes().into_iter().zip(unsigned.0.to_le_bytes());
+        Quad(numbers.map(|(a, b)| i32::from(a as i8) * i32::from(b)).sum())
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        self.mul(factor).add(addend)
+    }
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Quad(self.0.wrapping_neg())
+    }
+}
 
 /// A number as an array holds it.
 pub trait Stored: Copy + 'static {

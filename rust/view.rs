@@ -161,11 +161,23 @@ impl<'a> View<'a> {
 
     /// Reads all elements of an array of this shape, in C order, into `to`.
     pub fn read_all<T: Element>(&self, shape: &[usize], to: &mut [T]) {
+        self.read_from(shape, 0, to);
+    }
+
+    /// Reads elements of an array of this shape, from number `first` in C order on, into `to`.
+    pub fn read_from<T: Element>(&self, shape: &[usize], mut first: usize, mut to: &mut [T]) {
         let Some((inner, run, step)) = self.rows(shape) else { return };
-        let mut index = vec![0; inner];
-        for to in to.chunks_exact_mut(run) {
-            self.read(dot(&index, &self.strides), step, to);
-            advance(&mut index, &shape[..inner]);
+        while !to.is_empty() {
+            let (mut row, skipped) = (first / run, first % run);
+            let mut at = skipped as isize * step;
+            for (&n, &stride) in shape[..inner].iter().zip(&self.strides).rev() {
+                at += (row % n) as isize * stride;
+                row /= n;
+            }
+            let (part, rest) = to.split_at_mut((run - skipped).min(to.len()));
+            self.read(at, step, part);
+            first += part.len();
+            to = rest;
         }
     }
 
@@ -501,11 +513,6 @@ pub fn contiguous(shape: &[usize], size: usize) -> Vec<isize> {
         stride *= n.max(1) as isize;
     }
     strides
-}
-
-/// What an index adds to an offset, with these strides.
-fn dot(index: &[usize], strides: &[isize]) -> isize {
-    index.iter().zip(strides).map(|(&i, &stride)| i as isize * stride).sum()
 }
 
 /// The next index of a shape in C order; after the last, the first again.

@@ -59,6 +59,9 @@ impl Roles {
         if let Some(ramp) = ramp(geometry, kernels) {
             return Roles::Neighbours(ramp);
         }
+        if !T::COMMUTES {
+            return Roles::Channels;
+        }
         let (channels, positions) = (channels(problem, kernels), positions(problem, kernels));
         if positions < channels { Roles::Positions } else { Roles::Channels }
     }

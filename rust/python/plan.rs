@@ -16,6 +16,7 @@ use crate::operand::Weights;
 use crate::packed::Packed;
 use crate::parallel::{self, Team};
 use crate::prepared::{Prepared, once};
+use crate::quads;
 use crate::tile::{self, Tiled};
 
 /// Output channels of a group from which vectors of them may pay: half of the widest vector. With
@@ -31,6 +32,7 @@ pub(super) struct Kept {
     long: Prepared<i64>,
     /// What [`exact::heaviest`](crate::exact::heaviest) says of them.
     heaviest: OnceLock<Option<u64>>,
+    quads: OnceLock<quads::Packed>,
 }
 
 impl Default for Kept {
@@ -41,6 +43,7 @@ impl Default for Kept {
             int: Prepared::new(true),
             long: Prepared::new(true),
             heaviest: OnceLock::new(),
+            quads: OnceLock::new(),
         }
     }
 }
@@ -57,6 +60,11 @@ impl Kept {
     pub(super) fn heaviest(&self, look: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let Ok(&heaviest) = once(&self.heaviest, || Ok::<_, Infallible>(look()));
         heaviest
+    }
+
+    /// The place for weights of 8 bits, four at a time.
+    pub(super) fn quads(&self) -> &OnceLock<quads::Packed> {
+        &self.quads
     }
 
     /// Packs an array of weights for the vectors of this machine.
@@ -127,7 +135,8 @@ impl Kept {
     /// Bytes of what is kept.
     #[getter]
     fn nbytes(&self) -> usize {
-        self.single.bytes() + self.double.bytes() + self.int.bytes() + self.long.bytes()
+        let quads = self.quads.get().map_or(0, quads::Packed::bytes);
+        self.single.bytes() + self.double.bytes() + self.int.bytes() + self.long.bytes() + quads
     }
 }
 
