@@ -36,7 +36,13 @@ LAYER = "3x3 64-64 56x56"
 # How many times as fast as PyTorch's best at the kind of number faltung is to be on `LAYER`.
 BARS = {"uint8": 5.0, "int8": 5.0, "int16": 1.5, "int32": 1.5, "complex64": 1.3, "float16": 1.0}
 # In which dtype PyTorch is timed where it does not do a kind of number itself or is faster in another.
-RIVALS = {"uint8": "int8", "int16": "int32", "uint16": "int32", "uint32": "int32", "uint64": "int64"}
+RIVALS = {
+    "uint8": "int8",
+    "int16": "int32",
+    "uint16": "int32",
+    "uint32": "int32",
+    "uint64": "int64",
+}
 WIDE = {"uint8": "int32", "int8": "int32", "bool": "int32"}
 
 

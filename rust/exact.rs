@@ -41,11 +41,8 @@ impl Sum {
         }
         let (padding, bias) = self.others;
         let bound = x.largest().max(padding).saturating_mul(heaviest()?).saturating_add(bias);
-        match bound {
-            ..=0x100_0000 => Some(Float::Single),
-            ..=0x20_0000_0000_0000 => Some(Float::Double),
-            _ => None,
-        }
+        let holds = |mantissa: u32| bound <= 1 << mantissa;
+        holds(24).then_some(Float::Single).or(holds(53).then_some(Float::Double))
     }
 }
 

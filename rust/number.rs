@@ -564,6 +564,17 @@ mod tests {
     }
 
     #[test]
+    fn a_product_of_quads_is_that_of_their_numbers() {
+        let (signed, unsigned) = ([-128i8, 127, -1, 3], [255u8, 255, 2, 0]);
+        let expected = 255 * -128 + 255 * 127 - 2;
+        let rows = i32::from_le_bytes(signed.map(|number| number as u8));
+        let columns = i32::from_le_bytes(unsigned);
+        assert_eq!(Quad::<true>(rows).mul_add(Quad(columns), Quad(7)), Quad(expected + 7));
+        assert_eq!(Quad::<false>(columns).mul(Quad(rows)), Quad(expected));
+        assert_eq!(Quad::<true>(i32::MAX).add(Quad(1)), Quad(i32::MIN));
+    }
+
+    #[test]
     fn integers_wrap_and_floats_are_cut() {
         assert_eq!((u8::of_i64(9 * 200), i8::of_i64(200), u64::of_i64(-1)), (8, -56, u64::MAX));
         assert_eq!((u8::of_f64(-1.5), u8::of_f64(300.9), i16::of_f64(-2.9)), (255, 44, -2));

@@ -2,7 +2,7 @@
 //! add the products to a sum of 32 bits.
 //!
 //! A [`Quad`] is an element like any other, of neighbouring channels, so that blocks, tiles and threads are
-//! those of [`contract`]: a quarter of the channels, and four products in each step. Instructions take the
+//! those of [`contract`](crate::contract): a quarter of the channels, and four products in each step. Instructions take the
 //! numbers of one operand as unsigned and those of the other as signed. The weights are what they are; an input
 //! of the same kind is moved by 128, to the other kind, and each sum by 128 times those of its weights, which
 //! is as good as a bias. So sums are exact modulo 2 to the 32, as those of other integers.

@@ -45,7 +45,7 @@ impl Format {
     }
 }
 
-/// Calls a function that is generic over [`Stored`] for a scalar.
+/// Calls a function that is generic over [`Stored`](crate::number::Stored) for a scalar.
 macro_rules! with_stored {
     ($scalar:expr, $stored:ident => $call:expr) => {
         with_stored!(@each $scalar, $stored => $call, Bool Bool, I8 i8, I16 i16, I32 i32, I64 i64,

@@ -126,7 +126,9 @@ impl Kept {
         let flip = boolean("flip", flip)?;
         let arrays = [Some(&weight), bias.as_ref()];
         let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
-        if geometry.outputs >= PACKED_OUTPUTS && !numbers.result.complex {
+        // What integers are summed in depends on the input too: the first call that wants them packs them.
+        let known = !numbers.integers && !numbers.result.complex;
+        if geometry.outputs >= PACKED_OUTPUTS && known {
             with_element!(numbers.sums, T => kept.pack::<T>(py, (&weight, flip), &geometry)?);
         }
         Ok(kept)
