@@ -35,6 +35,16 @@ pub struct Lanes {
     pub rows: usize,
 }
 
+impl Lanes {
+    /// Whether `next` is the part that follows, both in the vector and in the result, `step` bytes apart:
+    /// rows of positions without junk between them are as one.
+    fn goes_on(&self, next: &Lanes, step: isize) -> bool {
+        next.lane == self.lane + self.len
+            && next.to == self.to + self.len as isize * step
+            && next.rows == self.rows
+    }
+}
+
 /// What a [`Cover`] lays vectors over.
 #[derive(Clone, Copy, Debug)]
 pub struct Positions<'a> {
@@ -98,12 +108,16 @@ impl Cover {
                     Some((at, _)) => stop = stop.min(at),
                     None => {}
                 }
-                parts.push(Lanes {
+                let part = Lanes {
                     lane: (next - start) as usize,
                     len: (stop - next) as usize,
                     to: to + (next - first) * strides[inner],
                     rows,
-                });
+                };
+                match parts.last_mut() {
+                    Some(before) if before.goes_on(&part, strides[inner]) => before.len += part.len,
+                    _ => parts.push(part),
+                }
                 next = stop;
             }
             advance(&mut index, outer);
@@ -272,6 +286,23 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|&n| n == 1), "{lens:?} {junk} {lanes} {short:?}");
+    }
+
+    #[test]
+    fn rows_without_junk_are_one() {
+        let positions = Positions {
+            lens: &[1, 2, 6],
+            pitches: &[12, 6, 1],
+            strides: &[48, 24, 4],
+            short: None,
+            end: isize::MAX,
+            direct: true,
+        };
+        let cover = Cover::new(&positions, 4, 4);
+        assert_eq!((cover.whole.len(), cover.cut.len()), (3, 0));
+        // Results apart: the vector over both rows is cut.
+        let cover = Cover::new(&Positions { strides: &[64, 32, 4], ..positions }, 4, 4);
+        assert_eq!((cover.whole.len(), cover.cut.len()), (2, 1));
     }
 
     #[test]

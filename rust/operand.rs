@@ -89,6 +89,11 @@ impl<'a, T: Element> Weights<'a, T> {
         self.strides[0]
     }
 
+    /// Whether all taps of an output lie together: not so where outputs and channels changed places.
+    pub fn by_outputs(&self) -> bool {
+        self.strides[0].unsigned_abs() >= self.strides[1].unsigned_abs()
+    }
+
     /// Reads the taps along the innermost kernel axis at `outer` of the others.
     pub fn read_row(&self, output: usize, channel: usize, outer: &[usize], to: &mut [T]) {
         let inner = outer.len();

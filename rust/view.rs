@@ -292,6 +292,20 @@ pub struct Run {
     pub from: Option<(isize, isize)>,
 }
 
+impl Run {
+    /// Whether `next` reads on where this ends.
+    fn goes_on(&self, next: &Run) -> bool {
+        let from = match (self.from, next.from) {
+            (Some((at, step)), Some((next, next_step))) => {
+                next_step == step && next == at + step * self.len as isize
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        from && next.to == self.to + self.len
+    }
+}
+
 /// Runs, and how far they reach.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Runs {
@@ -302,8 +316,16 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Of runs in the order in which they are to be read.
-    pub fn new(runs: Vec<Run>) -> Self {
+    /// Of runs in the order in which they are to be read. Those that go on where the one before ends, both
+    /// here and there, become one.
+    pub fn new(mut runs: Vec<Run>) -> Self {
+        runs.dedup_by(|next, run| {
+            let follows = run.goes_on(next);
+            if follows {
+                run.len += next.len;
+            }
+            follows
+        });
         let (mut first, mut last) = (isize::MAX, isize::MIN);
         for run in &runs {
             if let (Some((at, step)), Some(steps)) = (run.from, run.len.checked_sub(1)) {

@@ -6,8 +6,8 @@ use faltung::number::Quad;
 use faltung::parallel::{Stopped, Team};
 use faltung::plan::Planned;
 use faltung::tile::{
-    ALL_ROWS, CHAIN, Contraction, Isa, MOST_RAMP_ROWS, Segment, Step, Sum, Tiled, available,
-    kernels_of,
+    ALL_ROWS, CHAIN, Contraction, Isa, MOST_RAMP_ROWS, Results, Segment, Step, Sum, Tiled,
+    available, kernels_of,
 };
 use faltung::view::Memory;
 
@@ -97,7 +97,7 @@ impl<T: Tiled> Case<T> {
         let b_start = 200 + 20 * periods as isize;
         let columns = std::array::from_fn(|_| b_start + random.integer(0, 40));
         Case {
-            a: random.floats(2 * a_start as usize + 1),
+            a: random.floats((2 * a_start + MOST_LANES) as usize),
             b: random.floats((2 * b_start + 41 + MOST_LANES) as usize),
             a_start,
             sum,
@@ -109,13 +109,18 @@ impl<T: Tiled> Case<T> {
 
     /// One element of a tile, straight from the definition.
     fn element(&self, row: usize, column: isize) -> T {
+        self.element_from(self.a_start, row, column)
+    }
+
+    /// The same from another element of A on.
+    fn element_from(&self, a_start: isize, row: usize, column: isize) -> T {
         let periods = (0..self.sum.periods).flat_map(|p| self.chains.iter().map(move |c| (p, c)));
         let rest = (!self.rest.is_empty()).then_some((self.sum.periods, &self.rest));
         sum(periods.chain(rest).map(|(period, segments)| {
             let taken = segments.iter().filter(|segment| segment.rows.contains(&row));
             let steps = taken.flat_map(|segment| &self.sum.steps[segment.steps.clone()]);
             let period = period as isize;
-            let a = self.a_start + self.sum.a_row * row as isize + period * self.sum.period.a;
+            let a = a_start + self.sum.a_row * row as isize + period * self.sum.period.a;
             let b = column + period * self.sum.period.b;
             steps.map(|s| (self.a[(a + s.a) as usize], self.b[(b + s.b) as usize])).collect()
         }))
@@ -171,6 +176,70 @@ impl<T: Tiled> Case<T> {
         let used = self.columns.iter().any(|c| (*c..c + MOST_LANES).contains(&position));
         if used { self.element(row, position) } else { T::default() }
     }
+}
+
+/// Tiles whose products are of vectors, lane by lane: of every size and instruction set, chain by chain,
+/// to results further apart than they must be.
+fn every_dot<T: Tiled>() {
+    let random = &mut Random(5);
+    for (period, periods, rest) in [(1, 1, 0), (CHAIN, 1, 0), (9, 2, 4), (2 * CHAIN + 1, 1, 0)] {
+        let case = Case::<T>::random(random, (period, periods, rest), None);
+        let (a, b) = (Memory::of(&case.a), Memory::of(&case.b));
+        let contraction = Contraction { a, b, sum: &case.sum };
+        let expected: Vec<Vec<Vec<T>>> = (0..MOST_ROWS)
+            .map(|row| {
+                let lanes = |&column: &isize| {
+                    let lane = |i| case.element_from(case.a_start + i, row, column + i);
+                    (0..MOST_LANES).map(lane).collect()
+                };
+                case.columns.iter().map(lanes).collect()
+            })
+            .collect();
+        for isa in available() {
+            let kernels = kernels_of::<T>(isa).expect("an available instruction set");
+            for (vectors, (most_rows, _)) in kernels.tiles().enumerate() {
+                let columns = &case.columns[..vectors + 1];
+                for rows in 1..=most_rows {
+                    let column = kernels.lanes + 3;
+                    let row = column * columns.len() + 2;
+                    let untouched = T::from_f64(-77.0);
+                    let mut sums = vec![untouched; rows * row];
+                    let mut totals = vec![untouched; kernels.most_totals()];
+                    for chain in 0..case.sum.chains() {
+                        let last = chain + 1 == case.sum.chains();
+                        let results = last.then(|| Results { sums: &mut sums, row, column });
+                        contraction.total(
+                            (kernels, chain),
+                            (case.a_start, rows),
+                            columns,
+                            (&mut totals, results),
+                            (chain == 0, true),
+                        );
+                    }
+                    for (i, &found) in sums.iter().enumerate() {
+                        let (m, v, lane) = (i / row, i % row / column, i % row % column);
+                        let in_tile = v < columns.len() && lane < kernels.lanes;
+                        let expected = if in_tile { expected[m][v][lane] } else { untouched };
+                        assert!(
+                            same(found, expected),
+                            "{} {} {rows}x{}: row {m}, vector {v}, lane {lane}",
+                            isa.name(),
+                            T::NAME,
+                            columns.len(),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_vectors_are_summed_lane_by_lane() {
+    every_dot::<f32>();
+    every_dot::<f64>();
+    every_dot::<i32>();
+    every_dot::<i64>();
 }
 
 fn every_tile<T: Tiled>() {

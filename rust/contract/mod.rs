@@ -489,7 +489,9 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let pitch = Strip::<T>::row_vectors(columns.len()) * lanes;
             // Few vectors stay in the caches for all chains: then rows of weights are read from end to end,
             // a group at a time.
-            let few = columns.len() <= FEW_VECTORS && self.panels.is_none();
+            let few = columns.len() <= FEW_VECTORS
+                && self.panels.is_none()
+                && self.problem.weights.by_outputs();
             let together = if few { 1 } else { totals.len() / (most * pitch) };
             for groups in work.groups.chunks(together) {
                 for chain in 0..self.sum.chains() {

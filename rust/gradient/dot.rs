@@ -1,6 +1,7 @@
 //! [`Form::Dot`](super::Form::Dot): output channels by taps, 16 positions a step.
 
-use super::{CHAIN, Item, LANES, Plan, Problem, Room, Sink, Staged, positions, rows};
+use super::stage::{Room, Staged, positions, rows};
+use super::{CHAIN, Item, LANES, Plan, Problem, Sink};
 use crate::contract::nth_block;
 use crate::error::{Error, room};
 use crate::parallel::{Turn, even_parts};

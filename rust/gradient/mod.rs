@@ -30,20 +30,22 @@ mod bias;
 mod dot;
 mod outer;
 mod sink;
+mod stage;
 
 use std::ops::Range;
 
-use crate::contract::{SERIAL_FLOPS, block_lens, nth_block, wanted_items};
+use crate::contract::{SERIAL_FLOPS, block_lens, wanted_items};
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::memory::with_scratch;
 use crate::parallel::{Stopped, Team, Turn, even_part};
-use crate::slab::{Block, Layout};
-use crate::tile::{ALL_ROWS, Kernels, Segment, Step, Strip, Sum, TileShape, Tiled};
-use crate::view::{Element, Memory, Run, Runs, View, ViewMut, advance, contiguous};
+use crate::slab::Layout;
+use crate::tile::{Kernels, Strip, TileShape, Tiled};
+use crate::view::{Element, View, ViewMut, advance};
 
 pub use bias::{Bias, bias};
 use sink::Sink;
+use stage::{Planes, Room, Staged};
 
 /// Positions that are summed in one chain of fused multiply-adds at most.
 const CHAIN: usize = 256;
@@ -186,6 +188,9 @@ struct Plan<'a, T: Tiled> {
     form: Form,
     /// Whether rows and columns of [`Form::Outer`] have changed places: see [`Plan::outer`].
     swapped: bool,
+    /// The input, where it is turned without a slab between.
+    turned: Option<Planes<'a, T>>,
+    gradient: Planes<'a, T>,
     layout: Layout,
     /// The offset of each tap in a plane of the slab.
     taps: Vec<isize>,
@@ -264,6 +269,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
             let waste = |n: usize| (n.div_ceil(lanes) * lanes) as f64 / n as f64;
             waste(channels) < 1.1 * waste(outputs)
         };
+        let turned = Planes::of_input(geometry, problem.x).filter(|_| swapped);
         let unlimited = |aligned| (usize::MAX, aligned);
         let (shape, unit) = match (form, swapped) {
             (Form::Dot, _) => {
@@ -283,6 +289,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
             kernels,
             form,
             swapped,
+            turned,
+            gradient: Planes::of_gradient(problem.gradient),
             layout,
             taps,
             blocks,
@@ -317,7 +325,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let images = if self.problem.per_sample { geometry.axes[0].output } else { 1 };
         let targets = (geometry.groups * self.slices * images).max(1);
         let wanted = wanted_items(threads);
-        let mut cuts = (least(channels, self.layout.plane()), least(outputs, positions));
+        let plane = if self.turned.is_some() { positions } else { self.layout.plane() };
+        let mut cuts = (least(channels, plane), least(outputs, positions));
         cuts.0 = cuts.0.max(wanted.div_ceil(targets * cuts.1)).min(most_channels);
         cuts.1 = cuts.1.max(wanted.div_ceil(targets * cuts.0)).min(most_outputs);
         self.cuts = cuts;
@@ -332,8 +341,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
             geometry.outputs.div_ceil(self.unit.1).div_ceil(self.cuts.1) * self.unit.1,
         );
         let positions = lens.iter().product::<usize>();
-        let plane = self.layout.plane();
-        let width = self.shape.columns * lanes;
+        let width = self.width();
         let tile = self.shape.rows * Strip::<T>::row_vectors(self.shape.columns) * lanes;
         let (gradient, turned, results, sums) = match (self.form, self.swapped) {
             (Form::Dot, _) => {
@@ -352,16 +360,18 @@ impl<'a, T: Tiled> Plan<'a, T> {
             (Form::Outer, true) => {
                 let regions = outputs.div_ceil(self.shape.rows) * channels.div_ceil(width);
                 let sums = regions.saturating_mul(tile);
-                (
-                    outputs * self.gradient_plane(lens),
-                    channels * plane,
-                    self.shape.rows * width,
-                    sums,
-                )
+                let in_place = self.rows_in_place().is_some();
+                let gradient = if in_place { 0 } else { outputs * self.gradient_plane(lens) };
+                // Panels of the input are of whole tiles' columns.
+                let turned = channels.next_multiple_of(width) * self.panel(positions);
+                (gradient, turned, self.shape.rows.max(PACKED) * width, sums)
             }
         };
         let alone = self.blocks.iter().product::<usize>() <= self.slices;
-        let slab = self.layout.size(channels, LANES) + LANES;
+        let slab = match self.turned {
+            Some(_) => 0,
+            None => self.layout.size(channels, LANES) + LANES,
+        };
         let once = if self.form == Form::Dot { tile } else { (STAGED / 2).max(tile * TAPS) };
         let sums = if alone { sums.min(once) } else { sums };
         // Each part starts at a whole line of a cache.
@@ -437,166 +447,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
         Ok(())
     }
 
-    /// Stages what an item needs of a block, unless it is there already.
-    fn stage(
-        &self,
-        item: &Item,
-        number: usize,
-        (room, staged): (&mut Room<'_, T>, &mut Staged),
-    ) -> Result<(), Error> {
-        let Problem { geometry, x, gradient, padding, .. } = self.problem;
-        let (_, mut block) = nth_block(&self.one, &self.blocks, number);
-        if self.problem.per_sample {
-            block.0[0] = item.image..item.image + 1;
-        }
-        let lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
-        if staged.lens != lens {
-            staged.sum = self.sum(&lens)?;
-            staged.lens = lens;
-            staged.input = None;
-            staged.gradient = None;
-        }
-        let input = (item.group, item.channels.clone(), block.clone());
-        if staged.input.as_ref() != Some(&input) {
-            let first = item.group * geometry.channels;
-            let channels = first + item.channels.start..first + item.channels.end;
-            if self.form == Form::Dot {
-                // What is left over from other blocks might not be a number, and would be multiplied
-                // by the zeros between rows.
-                room.slab.fill(T::default());
-            }
-            let runs = self.layout.runs(&block, &x.strides()[1..]);
-            self.layout.stage((&runs, channels), x, *padding, room.slab);
-            if self.swapped {
-                let (plane, width) = (self.layout.plane(), self.shape.columns * self.kernels.lanes);
-                for first in (0..item.channels.len()).step_by(width) {
-                    let (from, to) =
-                        (&room.slab[first * plane..], &mut room.turned[first * plane..]);
-                    let rows = width.min(item.channels.len() - first);
-                    turned((from, plane), (rows, plane), (to, width), self.kernels);
-                }
-            }
-            staged.input = Some(input);
-        }
-        let output = (item.group, item.outputs.clone(), block);
-        if staged.gradient.as_ref() != Some(&output) {
-            let first = item.group * geometry.outputs;
-            let outputs = first + item.outputs.start..first + item.outputs.end;
-            let block = &output.2;
-            if self.form == Form::Outer && !self.swapped {
-                let width = self.shape.columns * self.kernels.lanes;
-                let panel = width * staged.sum.steps.len();
-                for (i, first) in outputs.clone().step_by(width).enumerate() {
-                    let outputs = first..outputs.end.min(first + width);
-                    let to = (&mut room.gradient[i * panel..], width);
-                    self.pack((outputs, block), to, room.results);
-                }
-            } else {
-                let plane = self.gradient_plane(&staged.lens);
-                let pitches = self.gradient_pitches(&staged.lens);
-                let runs = rows(block, &pitches, &gradient.strides()[1..]);
-                for (plane, output) in room.gradient.chunks_mut(plane).zip(outputs) {
-                    if self.form == Form::Dot {
-                        plane.fill(T::default());
-                    }
-                    let start = output as isize * gradient.strides()[0];
-                    gradient.read_runs(start, &runs, T::default(), plane);
-                }
-            }
-            staged.gradient = Some(output);
-        }
-        Ok(())
-    }
-
-    /// Copies output channels of a block of the gradient to `[position][output channel]`, `width` of
-    /// these a position.
-    fn pack(
-        &self,
-        (outputs, block): (Range<usize>, &Block),
-        (panel, width): (&mut [T], usize),
-        aside: &mut [T],
-    ) {
-        let gradient = self.problem.gradient;
-        let strides = gradient.strides();
-        let (channel, step) = (strides[0], strides[strides.len() - 1]);
-        let start = outputs.start as isize * channel + block.start(&strides[1..]);
-        // Axes without gaps between their rows are one row.
-        let mut lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
-        let mut inner = lens.pop().expect("a geometry has axes");
-        while let Some(&len) = lens.last()
-            && strides[lens.len()] == inner as isize * step
-        {
-            inner *= len;
-            lens.pop();
-        }
-        let mut index = vec![0; lens.len()];
-        let mut to = 0;
-        for _ in 0..lens.iter().product() {
-            let row: isize = index.iter().zip(&strides[1..]).map(|(&i, &s)| i as isize * s).sum();
-            advance(&mut index, &lens);
-            for first in (0..inner).step_by(PACKED) {
-                let len = PACKED.min(inner - first);
-                let from = start + row + first as isize * step;
-                let panel = &mut panel[to * width..];
-                if channel.unsigned_abs() < step.unsigned_abs() {
-                    // The channels are neighbours: as they are wanted.
-                    for (i, panel) in panel.chunks_mut(width).take(len).enumerate() {
-                        let from = from + i as isize * step;
-                        gradient.read(from, channel, &mut panel[..outputs.len()]);
-                    }
-                } else {
-                    for (o, aside) in aside.chunks_exact_mut(PACKED).take(outputs.len()).enumerate()
-                    {
-                        gradient.read(from + o as isize * channel, step, &mut aside[..len]);
-                    }
-                    let size = (outputs.len(), len);
-                    turned((aside, PACKED), size, (panel, width), self.kernels);
-                }
-                to += len;
-            }
-        }
-    }
-
-    /// How far apart positions of each axis lie in the gradient's planes: as in the slab with
-    /// [`Form::Dot`], else without gaps.
-    fn gradient_pitches(&self, lens: &[usize]) -> Vec<isize> {
-        match self.form {
-            Form::Dot => self.layout.pitches(),
-            Form::Outer => contiguous(lens, 1),
-        }
-    }
-
-    /// Elements between the gradient's planes of a block: an odd number of [`LANES`], so that planes
-    /// spread over the sets of a cache.
-    fn gradient_plane(&self, lens: &[usize]) -> usize {
-        (flat_len(&self.gradient_pitches(lens), lens).div_ceil(LANES) | 1) * LANES
-    }
-
-    /// The sum over a block's positions.
-    fn sum(&self, lens: &[usize]) -> Result<Sum, Error> {
-        let pitches = self.layout.pitches();
-        let count = match self.form {
-            Form::Outer => lens.iter().product(),
-            Form::Dot => flat_len(&pitches, lens).div_ceil(LANES),
-        };
-        let mut steps = room("the table of positions", count)?;
-        let width = (self.shape.columns * self.kernels.lanes) as isize;
-        let each = positions(lens, &pitches).zip(0..);
-        match (self.form, self.swapped) {
-            (Form::Outer, false) => steps.extend(each.map(|(at, p)| Step { a: at, b: p * width })),
-            (Form::Outer, true) => steps.extend(each.map(|(at, p)| Step { a: p, b: at * width })),
-            (Form::Dot, _) => steps.extend((0..count).map(|step| {
-                let at = (step * LANES) as isize;
-                Step { a: at, b: at }
-            })),
-        }
-        let row = match (self.form, self.swapped) {
-            (Form::Outer, false) => self.layout.plane(),
-            _ => self.gradient_plane(lens),
-        };
-        Ok(whole(steps, row))
-    }
-
     /// Hands over sums of an output, both it and the channels as an item counts them.
     fn put(
         &self,
@@ -614,51 +464,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
     }
 }
 
-/// The sum over all steps, of rows so far apart.
-fn whole(steps: Vec<Step>, row: usize) -> Sum {
-    let mut sum = Sum::new(row as isize, None, (1, Step::default()));
-    let count = steps.len();
-    sum.steps = steps;
-    for start in (0..count).step_by(CHAIN) {
-        let steps = start..count.min(start + CHAIN);
-        sum.segments.push(Segment { steps, rows: ALL_ROWS });
-        sum.push(sum.segments.len() - 1);
-    }
-    sum
-}
-
-/// Offsets of a block's positions in a plane, in C order.
-fn positions<'a>(lens: &'a [usize], pitches: &'a [isize]) -> impl Iterator<Item = isize> + 'a {
-    let mut index = vec![0; lens.len()];
-    (0..lens.iter().product()).map(move |_| {
-        let at = index.iter().zip(pitches).map(|(&i, &p)| i as isize * p).sum();
-        advance(&mut index, lens);
-        at
-    })
-}
-
-/// Positions of a plane from the first of a block to the last.
-fn flat_len(pitches: &[isize], lens: &[usize]) -> usize {
-    let last: isize = lens.iter().zip(pitches).map(|(&n, p)| (n as isize - 1).max(0) * p).sum();
-    last as usize + 1
-}
-
-/// Where a block's rows lie in a plane of these pitches, and where they come from.
-fn rows(block: &Block, pitches: &[isize], strides: &[isize]) -> Runs {
-    let (inner, outer) = block.0.split_last().expect("a geometry has axes");
-    let lens: Vec<usize> = outer.iter().map(|range| range.len()).collect();
-    let step = strides[outer.len()];
-    let mut index = vec![0; outer.len()];
-    let runs = (0..lens.iter().product()).map(|_| {
-        let to: isize = index.iter().zip(pitches).map(|(&i, &p)| i as isize * p).sum();
-        let from: isize = index.iter().zip(strides).map(|(&i, &s)| i as isize * s).sum();
-        advance(&mut index, &lens);
-        let from = Some((block.start(strides) + from, step));
-        Run { to: to as usize, len: inner.len(), from }
-    });
-    Runs::new(runs.collect())
-}
-
 /// The offset of each tap in a plane, in C order.
 fn flat(offsets: &[Vec<isize>], geometry: &Geometry) -> Result<Vec<isize>, Error> {
     let lens: Vec<usize> = geometry.axes.iter().map(|axis| axis.kernel).collect();
@@ -669,37 +474,6 @@ fn flat(offsets: &[Vec<isize>], geometry: &Geometry) -> Result<Vec<isize>, Error
         advance(&mut index, &lens);
     }
     Ok(taps)
-}
-
-/// Transposes a matrix: element (i, j) of `from` goes to element i of row j of `to`.
-fn turned<T: Tiled>(
-    (from, pitch): (&[T], usize),
-    size: (usize, usize),
-    to: (&mut [T], usize),
-    kernels: &Kernels<T>,
-) {
-    kernels.transposed((&Memory::of(from), 0, pitch as isize), size, to);
-}
-
-/// A thread's memory.
-struct Room<'a, T> {
-    slab: &'a mut [T],
-    gradient: &'a mut [T],
-    /// The slab as `[position][channel]`, a panel of columns after the other.
-    turned: &'a mut [T],
-    /// Sums between blocks, a tile after the other.
-    sums: &'a mut [T],
-    /// Finished sums, and what is turned on the way.
-    results: &'a mut [T],
-}
-
-/// What a thread has staged.
-#[derive(Default)]
-struct Staged {
-    lens: Vec<usize>,
-    sum: Sum,
-    input: Option<(usize, Range<usize>, Block)>,
-    gradient: Option<(usize, Range<usize>, Block)>,
 }
 
 #[cfg(test)]

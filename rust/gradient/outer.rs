@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{CHAIN, Item, Plan, Room, STAGED, Sink, Staged, TAPS, turned};
+use super::stage::{Room, Staged, turned};
+use super::{CHAIN, Item, Plan, STAGED, Sink, TAPS};
 use crate::parallel::{Turn, even_parts};
 use crate::tile::{Contraction, MAX_COLUMNS, Results, Strip, Tiled};
 use crate::view::Memory;
@@ -20,14 +21,15 @@ impl<T: Tiled> Plan<'_, T> {
         sink: &Sink<'_, T>,
     ) {
         let lanes = self.kernels.lanes;
-        let width = self.shape.columns * lanes;
+        let width = self.width();
         let steps = staged.sum.steps.len();
-        let (row, a, b, panel) = if self.swapped {
-            (self.gradient_plane(&staged.lens), &*room.gradient, &*room.turned, self.layout.plane())
-        } else {
-            (self.layout.plane(), &*room.slab, &*room.gradient, steps)
+        let (start, panel) = (self.first_row(staged), self.panel(steps));
+        let (a, b) = match (self.swapped, self.rows_in_place()) {
+            (false, _) => (Memory::of(room.slab), &*room.gradient),
+            (true, None) => (Memory::of(room.gradient), &*room.turned),
+            (true, Some(rows)) => (rows.clone(), &*room.turned),
         };
-        let contraction = Contraction { a: Memory::of(a), b: Memory::of(b), sum: &staged.sum };
+        let contraction = Contraction { a, b: Memory::of(b), sum: &staged.sum };
         let chains = staged.sum.chains();
         let (all_rows, all_columns) = if self.swapped {
             (item.outputs.len(), item.channels.len())
@@ -56,7 +58,7 @@ impl<T: Tiled> Plan<'_, T> {
                             for (k, &tap) in self.taps[taps.clone()].iter().enumerate() {
                                 let (in_a, in_b) =
                                     if self.swapped { (0, tap * width as isize) } else { (tap, 0) };
-                                let a = (rows.start * row) as isize + in_a;
+                                let a = start + rows.start as isize * staged.sum.a_row + in_a;
                                 let from = (column * panel) as isize + in_b;
                                 let from: [isize; MAX_COLUMNS] =
                                     std::array::from_fn(|v| from + (v * lanes) as isize);
