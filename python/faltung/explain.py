@@ -38,9 +38,10 @@ class Explanation:
             ``"isa"`` and ``"threads"`` are those of the call; ``"sums"`` is the number that sums are
             kept in (integers in floats, where no sum of them is ever rounded), and ``"dots"``
             whether instructions multiply and add four 8-bit numbers at once; ``"flops"`` the
-            floating-point operations of the plain sum, ``"bytes"`` those of all arrays, and ``"share"`` the
-            predicted share of the roofline: of the time in which the nominal machine could do the
-            plain sum, limited by its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
+            floating-point operations of the plain sum, ``"bytes"`` those of all arrays, and
+            ``"share"`` the predicted share of the roofline: of the time in which the nominal
+            machine could do the plain sum, limited by its peak (240 GFLOP/s in float32) or its
+            memory (30 GB/s).
 
             ``"methods"`` has a dict for each method, with its name, its ``"state"`` (``"chosen"``,
             ``"slower"``, ``"declined"`` or ``"impossible"``, where it cannot even be asked for) and
