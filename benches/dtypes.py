@@ -1,9 +1,9 @@
 """Time faltung beside PyTorch in every dtype, on one thread, where each dtype has its uses.
 
 Both take turns in one process, so that clocks that move do so for both; the median of all calls
-counts. Integers are of their whole range (of 16 bits and fewer) and PyTorch's results wrap, since it
-has no other; faltung is asked for what a user wants: 32 bits of 8-bit numbers. Where a dtype has a
-bar, the last column tells what it is.
+counts. Integers are of their whole range (of 16 bits and fewer) and PyTorch's results wrap, since
+it has no other; faltung is asked for what a user wants: 32 bits of 8-bit numbers. Where a dtype
+has a bar, the last column tells what it is.
 
     python benches/dtypes.py
     python benches/dtypes.py --only "3x3 64,int"
@@ -35,7 +35,7 @@ TURNS = 5
 LAYER = "3x3 64-64 56x56"
 # How many times as fast as PyTorch's best at the kind of number faltung is to be on `LAYER`.
 BARS = {"uint8": 5.0, "int8": 5.0, "int16": 1.5, "int32": 1.5, "complex64": 1.3, "float16": 1.0}
-# In which dtype PyTorch is timed where it does not do a kind of number itself or is faster in another.
+# In which dtype PyTorch is timed where it does not do a kind of number or is faster in another.
 RIVALS = {
     "uint8": "int8",
     "int16": "int32",

@@ -17,10 +17,11 @@
 
 use std::ops::Range;
 
+use crate::contract::wanted_items;
 use crate::error::{Error, room};
 use crate::geometry::{Activation, Axis, Geometry, PaddingMode, gcd};
 use crate::operand::{Every, Weights};
-use crate::parallel::{Stopped, Team};
+use crate::parallel::{Stopped, Team, even_part};
 use crate::plan::{Method, Planned};
 use crate::prepared::Prepared;
 use crate::problem::Problem;
@@ -94,6 +95,11 @@ struct Phase {
     first: usize,
 }
 
+/// Residues that the taps of an axis have.
+fn residues(axis: &Axis) -> usize {
+    axis.kernel.min(axis.stride / gcd(axis.stride, axis.dilation))
+}
+
 /// The phases of an axis whose input shows the padded positions `window`. Residues that no tap has
 /// are left out.
 fn phases_of(axis: &Axis, window: &Range<isize>) -> Result<Vec<Phase>, Error> {
@@ -101,8 +107,8 @@ fn phases_of(axis: &Axis, window: &Range<isize>) -> Result<Vec<Phase>, Error> {
     let shared = gcd(stride, dilation);
     // From one tap to the next of the same residue, and how far apart these read the gradient.
     let (step, apart) = (stride / shared, dilation / shared);
-    let mut phases = room("the table of taps", axis.kernel.min(step))?;
-    for tap in 0..axis.kernel.min(step) {
+    let mut phases = room("the table of taps", residues(axis))?;
+    for tap in 0..residues(axis) {
         let count = (axis.kernel - 1 - tap) / step + 1;
         let (residue, shift) = (tap * dilation % stride, tap * dilation / stride);
         let position = |q: isize| {
@@ -145,51 +151,216 @@ fn phases<T: Planned>(
     windows: Vec<Range<isize>>,
     (method, kernels, team): (Option<Method>, &Kernels<T>, &Team<'_>),
 ) -> Result<(), Stopped> {
-    let Adjoint { geometry, gradient, weights, .. } = problem;
-    let spatial = &geometry.axes[1..];
-    let axes = spatial.iter().zip(&windows).map(|(axis, window)| phases_of(axis, window));
-    let axes = axes.collect::<Result<Vec<_>, _>>()?;
-    let reached = |phases: &Vec<Phase>| phases.iter().map(|phase| phase.axis.output).sum::<usize>();
-    let all_reached = axes.iter().zip(&windows).all(|(phases, w)| reached(phases) == w.len());
+    let geometry = problem.geometry;
+    let mut all_reached = true;
+    for (axis, window) in geometry.axes[1..].iter().zip(&windows) {
+        let reached: usize = phases_of(axis, window)?.iter().map(|p| p.axis.output).sum();
+        all_reached &= reached == window.len();
+    }
     if !all_reached && !store.accumulate {
         fill(geometry, &windows, store, team)?;
     }
-    let strides = store.out.strides();
-    let counts: Vec<usize> = axes.iter().map(Vec::len).collect();
-    let mut index = vec![0; axes.len()];
-    for _ in 0..counts.iter().product() {
-        let chosen: Vec<&Phase> = axes.iter().zip(&index).map(|(axis, &i)| &axis[i]).collect();
-        advance(&mut index, &counts);
-        let first = chosen.iter().zip(&strides[2..]).map(|(p, s)| p.first as isize * s).sum();
-        let apart = spatial.iter().zip(&strides[2..]).map(|(axis, s)| axis.stride as isize * s);
-        let batch = Axis::plain(geometry.axes[0].input);
-        let forward = Geometry {
-            channels: geometry.outputs,
-            outputs: geometry.channels,
-            axes: [batch].into_iter().chain(chosen.iter().map(|phase| phase.axis)).collect(),
-            ..**geometry
-        };
-        let taps: Vec<Every> = chosen.iter().map(|phase| phase.taps).collect();
-        let forward = Problem {
-            geometry: &forward,
-            x: gradient,
-            weights: &weights.adjoint((geometry.outputs, geometry.channels), &taps),
-            prepared: &Prepared::new(false),
-            padding: T::default(),
-            exact: T::SCALAR.is_integer(),
-            store: &Store {
-                out: store.out.part(first, strides[..2].iter().copied().chain(apart).collect()),
-                ..*store
-            },
-        };
-        // A method that was asked for may not be able to compute every phase.
-        let method = match method {
-            Some(method) if method.refuses(&forward).is_some() => Some(Method::Direct),
-            method => method,
-        };
-        T::run(method, &forward, kernels, team)?;
+    let phased = Phased { problem, store, windows };
+    let mut cuts = phased.cuts(size_of::<T>(), team.threads);
+    if cuts.count() > 1 {
+        // Of the methods, only the plain sum has the same bits in parts.
+        phased.each(&phased.part(0, Cuts::ONE), |_, forward| {
+            let chosen = allowed(method, forward).unwrap_or_else(|| Method::choose(forward));
+            cuts = if chosen == Method::Direct { cuts } else { Cuts::ONE };
+            Ok(())
+        })?;
     }
-    Ok(())
+    if cuts.count() == 1 {
+        let whole = phased.part(0, cuts);
+        return phased
+            .each(&whole, |_, forward| T::run(allowed(method, forward), forward, kernels, team));
+    }
+    // What is made of the weights of a phase serves all parts of the same groups.
+    let phases = phased.keys();
+    let prepared = (0..cuts.groups * phases).map(|_| Prepared::new(false)).collect::<Vec<_>>();
+    team.share(cuts.count(), |turn| {
+        while let Some(number) = turn.next() {
+            let part = phased.part(number, cuts);
+            let team = Team { threads: 1, stop: &|| !turn.goes_on(usize::MAX) };
+            let run = |key: usize, forward: &Problem<'_, T>| {
+                if !turn.goes_on((forward.geometry.flops() / 16.0) as usize) {
+                    return Err(Stopped::Interrupted);
+                }
+                let forward = Problem { prepared: &prepared[part.cut * phases + key], ..*forward };
+                T::run(Some(Method::Direct), &forward, kernels, &team)
+            };
+            match phased.each(&part, run) {
+                Err(Stopped::Failed(error)) => return Err(error),
+                // Whoever stopped this has told the others.
+                Err(Stopped::Interrupted) | Ok(()) => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The method that was asked for, or the plain sum where it cannot compute a phase.
+fn allowed<T: Tiled>(method: Option<Method>, forward: &Problem<'_, T>) -> Option<Method> {
+    match method {
+        Some(method) if method.refuses(forward).is_some() => Some(Method::Direct),
+        method => method,
+    }
+}
+
+/// Bytes of both gradients in a part: as much of the second-level cache as their weights leave, so that
+/// all phases of a part find the gradient of the output there, and the lines of the result that they have
+/// in common.
+const PART_BYTES: usize = 768 << 10;
+
+/// Bytes of weights that parts can take up again and again: with more of them, phases of all
+/// positions follow each other.
+const PART_WEIGHTS: usize = 512 << 10;
+
+/// Positions that a part has along its first axis at least, in steps of the stride: rows, or a signal's.
+const PART_ROWS: usize = 4;
+const PART_SIGNAL: usize = 256;
+
+/// Into how many parts the groups, the images and the first axis of an image are cut.
+#[derive(Clone, Copy, Debug)]
+struct Cuts {
+    groups: usize,
+    images: usize,
+    rows: usize,
+}
+
+impl Cuts {
+    /// A single part.
+    const ONE: Cuts = Cuts { groups: 1, images: 1, rows: 1 };
+
+    fn count(self) -> usize {
+        self.groups * self.images * self.rows
+    }
+}
+
+/// Some of the positions of a [`Phased`] gradient.
+struct Part {
+    /// Which cut of the groups it is in, and these.
+    cut: usize,
+    groups: Range<usize>,
+    images: Range<usize>,
+    windows: Vec<Range<isize>>,
+}
+
+/// A gradient that falls into phases.
+struct Phased<'a, T> {
+    problem: &'a Adjoint<'a, T>,
+    store: &'a Store<'a, T>,
+    /// The padded positions on each axis.
+    windows: Vec<Range<isize>>,
+}
+
+impl<T: Planned> Phased<'_, T> {
+    /// Parts that stay in the second-level cache while all of their phases are computed, or one.
+    fn cuts(&self, element: usize, threads: usize) -> Cuts {
+        let geometry = self.problem.geometry;
+        let first = &geometry.axes[1];
+        let product = |lens: &mut dyn Iterator<Item = usize>| lens.fold(1, usize::saturating_mul);
+        let images = geometry.axes[0].input;
+        let inputs = product(&mut self.windows.iter().map(|window| window.len()));
+        let outputs = product(&mut geometry.axes[1..].iter().map(|axis| axis.output));
+        let channels = geometry.channels.saturating_mul(inputs);
+        let channels = channels.saturating_add(geometry.outputs.saturating_mul(outputs));
+        let elements = product(&mut [images, geometry.groups, channels].into_iter());
+        let weights = [geometry.groups, geometry.outputs, geometry.channels];
+        let weights = product(&mut weights.into_iter()).saturating_mul(geometry.kernel_taps());
+        let parts = elements.saturating_mul(element).div_ceil(PART_BYTES);
+        if self.keys() == 1 || parts == 1 || weights.saturating_mul(element) > PART_WEIGHTS {
+            return Cuts::ONE;
+        }
+        let parts = parts.max(wanted_items(threads));
+        let groups = geometry.groups.min(parts);
+        let images = images.min(parts.div_ceil(groups));
+        let least = if self.windows.len() == 1 { PART_SIGNAL } else { PART_ROWS };
+        let rows = (self.windows[0].len() / (first.stride * least)).max(1);
+        let cuts = Cuts { groups, images, rows: rows.min(parts.div_ceil(groups * images)) };
+        if cuts.count() < wanted_items(threads) { Cuts::ONE } else { cuts }
+    }
+
+    /// How many different weights the phases have at most.
+    fn keys(&self) -> usize {
+        self.problem.geometry.axes[1..].iter().map(residues).product()
+    }
+
+    fn part(&self, number: usize, cuts: Cuts) -> Part {
+        let geometry = self.problem.geometry;
+        let (number, row) = (number / cuts.rows, number % cuts.rows);
+        let (cut, image) = (number / cuts.images, number % cuts.images);
+        let mut windows = self.windows.clone();
+        let (stride, Range { start, end }) = (geometry.axes[1].stride, windows[0].clone());
+        let rows = even_part(&(0..windows[0].len().div_ceil(stride)), cuts.rows, row);
+        let at = |row: usize| end.min(start.saturating_add((row * stride) as isize));
+        windows[0] = at(rows.start)..at(rows.end);
+        Part {
+            cut,
+            groups: even_part(&(0..geometry.groups), cuts.groups, cut),
+            images: even_part(&(0..geometry.axes[0].input), cuts.images, image),
+            windows,
+        }
+    }
+
+    /// Calls `work` for each phase of a part: with a number that tells which of the weights it has, and
+    /// as the forward convolution that it is.
+    fn each(
+        &self,
+        part: &Part,
+        mut work: impl FnMut(usize, &Problem<'_, T>) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        let Adjoint { geometry, gradient, weights, .. } = self.problem;
+        let store = self.store;
+        let spatial = &geometry.axes[1..];
+        let axes = spatial.iter().zip(&part.windows).map(|(axis, window)| phases_of(axis, window));
+        let axes = axes.collect::<Result<Vec<_>, _>>()?;
+        let (to, from) = (store.out.strides(), gradient.strides());
+        let gradient = gradient.part(
+            (part.groups.start * geometry.outputs) as isize * from[0]
+                + part.images.start as isize * from[1],
+        );
+        let channels = part.groups.start * geometry.channels;
+        let begins = part.windows.iter().zip(&self.windows).map(|(a, b)| a.start - b.start);
+        let begin = channels as isize * to[0]
+            + part.images.start as isize * to[1]
+            + begins.zip(&to[2..]).map(|(position, s)| position * s).sum::<isize>();
+        let counts: Vec<usize> = axes.iter().map(Vec::len).collect();
+        let mut index = vec![0; axes.len()];
+        for _ in 0..counts.iter().product() {
+            let chosen: Vec<&Phase> = axes.iter().zip(&index).map(|(axis, &i)| &axis[i]).collect();
+            advance(&mut index, &counts);
+            let first = chosen.iter().zip(&to[2..]).map(|(p, s)| p.first as isize * s);
+            let first = begin + first.sum::<isize>();
+            let apart = spatial.iter().zip(&to[2..]).map(|(axis, s)| axis.stride as isize * s);
+            let batch = Axis::plain(part.images.len());
+            let forward = Geometry {
+                groups: part.groups.len(),
+                channels: geometry.outputs,
+                outputs: geometry.channels,
+                axes: [batch].into_iter().chain(chosen.iter().map(|phase| phase.axis)).collect(),
+                ..**geometry
+            };
+            let taps: Vec<Every> = chosen.iter().map(|phase| phase.taps).collect();
+            let key = taps.iter().zip(spatial).fold(0, |key, (t, a)| key * residues(a) + t.first);
+            let sizes = (geometry.outputs, geometry.channels);
+            let forward = Problem {
+                geometry: &forward,
+                x: &gradient,
+                weights: &weights.adjoint(sizes, part.groups.start, &taps),
+                prepared: &Prepared::new(false),
+                padding: T::default(),
+                exact: T::SCALAR.is_integer(),
+                store: &Store {
+                    out: store.out.part(first, to[..2].iter().copied().chain(apart).collect()),
+                    bias: store.bias.get(channels..).unwrap_or_default(),
+                    ..*store
+                },
+            };
+            work(key, &forward)?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes what a sum of nothing gives to every position.

@@ -52,10 +52,15 @@ impl<'a, T: Element> Weights<'a, T> {
     }
 
     /// The weights that the gradient of the input is a forward sum with, by addresses alone: outputs
-    /// and channels change places in each of the groups of `outputs`, and of each kernel axis `taps`
-    /// are taken, the last first.
-    pub fn adjoint(&self, (outputs, channels): (usize, usize), taps: &[Every]) -> Weights<'_, T> {
-        let mut start = self.start;
+    /// and channels change places in each of the groups of `outputs`, from group `first` on, and of each
+    /// kernel axis `taps` are taken, the last first.
+    pub fn adjoint(
+        &self,
+        (outputs, channels): (usize, usize),
+        first: usize,
+        taps: &[Every],
+    ) -> Weights<'_, T> {
+        let mut start = self.start + (first * outputs) as isize * self.strides[0];
         let mut strides = vec![self.strides[1], self.strides[0]];
         for (axis, taps) in taps.iter().enumerate() {
             let last = self.tap(axis, taps.first + (taps.count - 1) * taps.step);
@@ -87,6 +92,13 @@ impl<'a, T: Element> Weights<'a, T> {
     /// Elements between outputs of a group.
     pub fn row(&self) -> isize {
         self.strides[0]
+    }
+
+    /// Elements between the closest neighbours.
+    pub fn apart(&self) -> usize {
+        let taps = self.strides[2..].iter().zip(&self.kernel).filter(|&(_, &taps)| taps > 1);
+        let all = self.strides[..2].iter().chain(taps.map(|(stride, _)| stride));
+        all.map(|stride| stride.unsigned_abs()).min().unwrap_or(1)
     }
 
     /// Whether all taps of an output lie together: not so where outputs and channels changed places.

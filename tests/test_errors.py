@@ -600,7 +600,14 @@ def call_with_nonsense(log: str) -> tuple[int, int]:
         some_options(),
         mostly(st.just(faltung.conv), st.sampled_from(others)),
     )
-    @settings(max_examples=1500, suppress_health_check=list(HealthCheck))
+    # As `conftest` has it, which the process that runs this does not read.
+    @settings(
+        deadline=None,
+        derandomize=True,
+        database=None,
+        max_examples=1500,
+        suppress_health_check=list(HealthCheck),
+    )
     def calls(operands, bias, options, function):
         x, weight = operands
         arguments = [x, weight, bias]

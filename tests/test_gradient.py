@@ -34,6 +34,8 @@ LARGE = {
     "stem": case((2, 3, 112, 115), (64, 3, 7, 7), stride=2, padding=3),
     "depthwise": case((2, 70, 61, 63), (70, 1, 5, 5), groups=70, padding=2),
     "multiplier": case((1, 9, 61, 63), (36, 1, 3, 3), groups=9, stride=2, padding=1),
+    "depthwise stride": case((2, 24, 90, 101), (24, 1, 3, 4), groups=24, stride=(2, 3), padding=1),
+    "strided signal": case((1, 3, 100_003), (6, 3, 5), stride=4, padding=1),
     "groups": case((2, 96, 20, 21), (64, 6, 3, 3), groups=16, padding=1),
     "few outputs": case((1, 64, 128, 130), (3, 64, 3, 3), padding=1),
     "one channel": case((1, 1, 401, 603), (1, 1, 7, 7), padding=3, padding_mode="symmetric"),

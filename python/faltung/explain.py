@@ -35,8 +35,8 @@ class Explanation:
         dict
             ``"method"`` is the chosen one and ``"why"`` the reason, ``"asked"`` the one asked for
             by name, or None. ``"x_shape"``, ``"weight_shape"``, ``"output_shape"``, ``"dtype"``,
-            ``"isa"`` and ``"threads"`` are those of the call; ``"sums"`` is the number that sums are
-            kept in (integers in floats, where no sum of them is ever rounded), and ``"dots"``
+            ``"isa"`` and ``"threads"`` are those of the call; ``"sums"`` is the number that sums
+            are kept in (integers in floats, where no sum of them is ever rounded), and ``"dots"``
             whether instructions multiply and add four 8-bit numbers at once; ``"flops"`` the
             floating-point operations of the plain sum, ``"bytes"`` those of all arrays, and
             ``"share"`` the predicted share of the roofline: of the time in which the nominal

@@ -10,7 +10,7 @@ use crate::slab::{Block, extent};
 /// Bytes of a slab: half of the second-level cache of today's cores, which have 1 or 2 MiB, so that
 /// the rows of weights that go over it have the other half. Between 256 KiB and 1200 KiB there is no
 /// difference beyond noise in eight layers (Zen 5, Sapphire Rapids).
-const SLAB_BYTES: usize = 512 << 10;
+pub(super) const SLAB_BYTES: usize = 512 << 10;
 
 /// Items that each thread gets at least where there is work enough, so that a thread which loses its
 /// core for a while leaves others something to take over.
