@@ -348,6 +348,7 @@ impl<T: Planned> Phased<'_, T> {
                 weights: &weights.adjoint(sizes, part.groups.start, &taps),
                 prepared: &Prepared::new(false),
                 padding: T::default(),
+                exact: T::SCALAR.is_integer(),
                 store: &Store {
                     out: store.out.part(first, to[..2].iter().copied().chain(apart).collect()),
                     bias: store.bias.get(channels..).unwrap_or_default(),

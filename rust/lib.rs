@@ -13,12 +13,15 @@
 //! | [`explain`] | what is known of a convolution before it is computed |
 //! | [`view`] | strided arrays of the caller |
 //! | [`number`] | the numbers that they hold, and those that are computed with |
+//! | [`exact`] | integers that may be summed as floats |
+//! | [`convert`] | runs of numbers, from one kind to another |
 //! | [`slab`] | staging, the offset of every tap |
 //! | [`cover`] | vectors laid over positions |
 //! | [`operand`] | how operations address their operands |
 //! | [`packed`] | weights laid out for vectors of output channels |
 //! | [`prepared`] | what methods make of weights, for a call or for a plan |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
+//! | [`quads`] | 8-bit numbers, four at a time |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
@@ -36,8 +39,10 @@
 
 pub mod adjoint;
 pub mod contract;
+mod convert;
 pub mod cover;
 pub mod error;
+pub mod exact;
 pub mod explain;
 pub mod fft;
 pub mod geometry;
@@ -54,6 +59,7 @@ pub mod prepared;
 pub mod problem;
 #[cfg(feature = "python")]
 mod python;
+pub mod quads;
 pub mod separable;
 pub mod slab;
 pub mod store;

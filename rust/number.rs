@@ -37,13 +37,22 @@ impl Scalar {
     }
 
     /// Whether it is an integer, bool among them.
-    pub fn is_integer(self) -> bool {
+    pub const fn is_integer(self) -> bool {
         !matches!(self, Scalar::F16 | Scalar::Bf16 | Scalar::F32 | Scalar::F64)
     }
 
     /// Whether it has no negative numbers.
     pub fn is_unsigned(self) -> bool {
         matches!(self, Scalar::Bool | Scalar::U8 | Scalar::U16 | Scalar::U32 | Scalar::U64)
+    }
+
+    /// The largest absolute value of an integer of it.
+    pub fn largest(self) -> u64 {
+        match (self, 8 * self.size()) {
+            (Scalar::Bool, _) => 1,
+            (_, bits) if self.is_unsigned() => u64::MAX >> (64 - bits),
+            (_, bits) => 1 << (bits - 1),
+        }
     }
 
     /// Whether numbers of both are the same bits, modulo 2 to the number of them.
@@ -67,6 +76,8 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     const NAME: &'static str;
     /// What arrays of it hold.
     const SCALAR: Scalar;
+    /// Whether the factors of a product may change places.
+    const COMMUTES: bool = true;
     /// The nearest element to a double; of integers, that towards zero.
     fn from_f64(value: f64) -> Self;
     /// The nearest element to a single.
@@ -77,6 +88,8 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     fn from_u64(value: u64) -> Self;
     /// The number as an array holds it.
     fn store<S: Stored>(self) -> S;
+    /// The integer towards zero, if that has 32 bits and the number is a float: vectors have a cast for it.
+    fn cut(self) -> Option<i32>;
     /// The nearest double.
     fn to_f64(self) -> f64;
     /// Sum.
@@ -128,6 +141,10 @@ macro_rules! floating {
                 S::$of(self)
             }
             #[inline(always)]
+            fn cut(self) -> Option<i32> {
+                (self.abs() < 2_147_483_648.0).then_some(self as i32)
+            }
+            #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
             }
@@ -160,6 +177,10 @@ macro_rules! integer {
                 S::of_i64(i64::from(self))
             }
             #[inline(always)]
+            fn cut(self) -> Option<i32> {
+                None
+            }
+            #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self.wrapping_add(other)
             }
@@ -187,6 +208,69 @@ floating!(f32, "float32", F32, of_f32);
 floating!(f64, "float64", F64, of_f64);
 integer!(i32, "int32", I32);
 integer!(i64, "int64", I64);
+
+/// As an operand four 8-bit numbers, the first in the lowest byte; as a sum an integer of 32 bits. The product
+/// of a row's quad and a column's is the sum of those of their numbers, of which the row's have signs and the
+/// column's have none if it is `SIGNED`, else the other way round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+#[repr(transparent)]
+pub struct Quad<const SIGNED: bool>(pub i32);
+
+impl<const SIGNED: bool> Element for Quad<SIGNED> {
+    const NAME: &'static str = "int32";
+    const SCALAR: Scalar = Scalar::I32;
+    const COMMUTES: bool = false;
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn from_i64(value: i64) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn from_u64(value: u64) -> Self {
+        Quad(value as i32)
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self.0.into()
+    }
+    #[inline(always)]
+    fn store<S: Stored>(self) -> S {
+        self.0.store()
+    }
+    #[inline(always)]
+    fn cut(self) -> Option<i32> {
+        None
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Quad(self.0.wrapping_add(other.0))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Quad(self.0.wrapping_sub(other.0))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        let (signed, unsigned) = if SIGNED { (self, other) } else { (other, self) };
+        let numbers = signed.0.to_le_bytes().into_iter().zip(unsigned.0.to_le_bytes());
+        Quad(numbers.map(|(a, b)| i32::from(a as i8) * i32::from(b)).sum())
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        self.mul(factor).add(addend)
+    }
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Quad(self.0.wrapping_neg())
+    }
+}
 
 /// A number as an array holds it.
 pub trait Stored: Copy + 'static {
@@ -377,9 +461,11 @@ fn half_to_single(half: u16) -> f32 {
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);
     let magnitude = (u32::from(half) & 0x7fff) << 13;
     let sign = (u32::from(half) & 0x8000) << 16;
-    let special = if u32::from(half) & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    let special = if magnitude >= 0x7c00 << 13 { 0x7f80_0000 } else { 0 };
+    // As instructions for it do: a NaN that signals does so no more.
+    let quiet = if magnitude > 0x7c00 << 13 { 0x40_0000 } else { 0 };
     let value = (f32::from_bits(magnitude) * SCALE).to_bits();
-    f32::from_bits(value | special | sign)
+    f32::from_bits(value | special | quiet | sign)
 }
 
 /// To the nearest, of two the even one. Subnormal halves are whole numbers of 2 to the -24, which adding
@@ -392,9 +478,10 @@ fn single_to_half(single: f32) -> u16 {
     let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let odd = magnitude >> 13 & 1;
     let usual = magnitude.wrapping_add(0xc800_0fff).wrapping_add(odd) >> 13;
-    let nan = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
+    let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
+    let special = if magnitude > 0x7f80_0000 { nan } else { 0x7c00 };
     let value = if magnitude < 0x3880_0000 { small } else { usual };
-    let value = if magnitude >= 0x4780_0000 { nan } else { value };
+    let value = if magnitude >= 0x4780_0000 { special } else { value };
     (value | sign) as u16
 }
 
@@ -474,6 +561,17 @@ mod tests {
             assert_eq!(Bf16::of_f64(middle - tiny).0, brain);
             assert_eq!(Bf16::of_f64(middle + tiny).0, brain + 1);
         }
+    }
+
+    #[test]
+    fn a_product_of_quads_is_that_of_their_numbers() {
+        let (signed, unsigned) = ([-128i8, 127, -1, 3], [255u8, 255, 2, 0]);
+        let expected = 255 * -128 + 255 * 127 - 2;
+        let rows = i32::from_le_bytes(signed.map(|number| number as u8));
+        let columns = i32::from_le_bytes(unsigned);
+        assert_eq!(Quad::<true>(rows).mul_add(Quad(columns), Quad(7)), Quad(expected + 7));
+        assert_eq!(Quad::<false>(columns).mul(Quad(rows)), Quad(expected));
+        assert_eq!(Quad::<true>(i32::MAX).add(Quad(1)), Quad(i32::MIN));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, room};
+use crate::memory::Workspace;
 use crate::tile::{ALL_ROWS, Segment, Step, Sum};
 use crate::view::{Element, Memory, View, advance};
 
@@ -10,7 +11,7 @@ use crate::view::{Element, Memory, View, advance};
 #[derive(Debug)]
 pub struct Weights<'a, T> {
     /// A copy, where the caller's array is of another format or alignment.
-    copy: Vec<T>,
+    copy: Workspace,
     memory: Option<Memory<'a, T>>,
     /// The element of the first tap of the first row.
     start: isize,
@@ -40,20 +41,12 @@ impl<'a, T: Element> Weights<'a, T> {
         let (start, groups) = (0, (usize::MAX, 0)); // outputs of all groups lie evenly apart
         if let Some(memory) = view.memory::<T>() {
             let strides = view.strides().iter().map(|s| s / size_of::<T>() as isize).collect();
-            let (copy, memory) = (Vec::new(), Some(memory));
+            let (copy, memory) = (Workspace::default(), Some(memory));
             return Ok(Weights { copy, memory, start, groups, strides, kernel, flip });
         }
         let len = shape.iter().fold(1usize, |len, &n| len.saturating_mul(n));
-        let mut copy = room("a copy of the weights", len)?;
-        copy.resize(len, T::default());
-        let (&row, outer) = shape.split_last().expect("weights have axes");
-        let (&step, outer_strides) = view.strides().split_last().expect("as many strides");
-        let mut index = vec![0; outer.len()];
-        for to in copy.chunks_exact_mut(row.max(1)) {
-            let at: isize = index.iter().zip(outer_strides).map(|(&i, &s)| i as isize * s).sum();
-            view.read(at, step, to);
-            advance(&mut index, outer);
-        }
+        let mut copy = Workspace::new::<T>("a copy of the weights", len)?;
+        view.read_all(shape, &mut copy.elements_mut::<T>()[..len]);
         let strides = crate::view::contiguous(shape, 1);
         Ok(Weights { copy, memory: None, start, groups, strides, kernel, flip })
     }
@@ -78,7 +71,7 @@ impl<'a, T: Element> Weights<'a, T> {
             });
         }
         Weights {
-            copy: Vec::new(),
+            copy: Workspace::default(),
             memory: Some(self.memory()),
             start,
             groups: (channels, outputs as isize * self.strides[0]),
@@ -88,29 +81,11 @@ impl<'a, T: Element> Weights<'a, T> {
         }
     }
 
-    /// The largest sum of absolute values of an output's weights, if it is below 2 to the 53.
-    pub fn heaviest(&self, shape: &[usize]) -> Option<u64> {
-        let inner = shape.len() - 1;
-        let mut row = vec![T::default(); shape[inner]];
-        let mut heaviest = 0.0f64;
-        let mut index = vec![0; inner - 1];
-        for output in 0..shape[0] {
-            let mut sum = 0.0;
-            for _ in 0..shape[1..inner].iter().product() {
-                self.read_row(output, index[0], &index[1..], &mut row);
-                sum += row.iter().map(|weight| weight.to_f64().abs()).sum::<f64>();
-                advance(&mut index, &shape[1..inner]);
-            }
-            heaviest = heaviest.max(sum);
-        }
-        (heaviest < 9_007_199_254_740_992.0).then_some(heaviest as u64)
-    }
-
     /// The elements.
     pub fn memory(&self) -> Memory<'_, T> {
         match &self.memory {
             Some(memory) => memory.clone(),
-            None => Memory::of(&self.copy),
+            None => Memory::of(self.copy.elements()),
         }
     }
 
@@ -481,6 +456,6 @@ mod tests {
             unsafe { View::new(swapped.as_ptr().cast(), format, &shape, contiguous(&shape, 4)) };
         let weights = Weights::<f64>::new(&view, &shape, false).unwrap();
         assert!(weights.memory.is_none());
-        assert!(weights.copy.iter().zip(&data).all(|(&a, &b)| a == f64::from(b)));
+        assert!(weights.copy.elements::<f64>().iter().zip(&data).all(|(&a, &b)| a == f64::from(b)));
     }
 }

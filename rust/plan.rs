@@ -131,9 +131,7 @@ impl Method {
     /// may be less exact than under "auto".
     pub fn suits<T: Tiled>(self, problem: &Problem<'_, T>, asked: bool) -> Result<(), Declined> {
         match self {
-            Method::Fft | Method::Separable | Method::Winograd if T::SCALAR.is_integer() => {
-                Err(INEXACT)
-            }
+            Method::Fft | Method::Separable | Method::Winograd if problem.exact => Err(INEXACT),
             Method::Direct | Method::Fft | Method::Winograd => Ok(()),
             Method::Separable => separable::suits(problem, asked),
         }
@@ -142,6 +140,9 @@ impl Method {
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
     /// unless another saves a tenth. A batch gets what each of its images gets alone, so that bits agree.
     fn choose<T: Tiled>(problem: &Problem<'_, T>, precision: Precision) -> Self {
+        if problem.exact {
+            return Method::Direct;
+        }
         let mut image = problem.geometry.clone();
         image.axes[0] = Axis::plain(image.axes[0].output.min(1));
         let suits = |method: Method| method.suits(problem, false).is_ok();

@@ -18,6 +18,8 @@ pub struct Problem<'a, T> {
     pub prepared: &'a Prepared<T>,
     /// What lies outside the input in constant mode.
     pub padding: T,
+    /// Whether no sum may be rounded: of integers, which floats may hold as well.
+    pub exact: bool,
     /// The result and what is done to it.
     pub store: &'a Store<'a, T>,
 }

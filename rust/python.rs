@@ -11,6 +11,7 @@ mod memory;
 mod plan;
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use numpy::prelude::*;
 use pyo3::exceptions::{
@@ -23,15 +24,20 @@ use arguments::{Any, Constant, boolean, integer, shape, spec, wrong_type};
 use array::{Array, Outcome, Part, canonical};
 use dtype::{Numbers, Pass, Sums, Wanted, with_element};
 
+use crate::contract;
 use crate::error::{Error, Kind};
+use crate::exact;
 use crate::geometry::{Activation, Geometry};
+use crate::number::{Quad, Scalar};
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
 use crate::plan::{Asked, Planned};
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, once};
 use crate::problem::Problem;
+use crate::quads;
 use crate::store::Store;
-use crate::tile::{self, Tiled};
+use crate::tile::{self, Kernels, Tiled};
+use crate::view::{Element, View};
 
 /// Work above which the interpreter lock is released, in floating-point operations: some 10 us.
 const DETACH_FLOPS: f64 = 1e6;
@@ -46,9 +52,6 @@ impl From<Error> for PyErr {
         }
     }
 }
-
-/// Positions of an output channel from which integers may be summed as floats.
-const FEWEST_POSITIONS: usize = 32;
 
 /// A call of `conv` with everything parsed and checked.
 struct Call<'py> {
@@ -67,22 +70,30 @@ struct Call<'py> {
 
 impl<'py> Call<'py> {
     fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
-        arguments::check_method(self.asked, self.numbers.integers)?;
-        let expected = self.geometry.output_shape();
-        let inputs =
-            [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
-        let result = Outcome::new(py, out, &expected, (&self.numbers, false), inputs)?;
+        let result = self.outcome(py, out)?;
         let kernels = tile::kernels::<T>()?;
-        // Floats that are never rounded are so in the plain sum alone.
-        let asked = if self.numbers.integers { Asked::direct() } else { self.asked };
         for pass in self.passes() {
             self.with::<T, _>(&result, &pass, |problem| {
                 interruptible(py, self.geometry.flops(), |stop| {
-                    T::run(asked, problem, kernels, &Team { threads: self.threads, stop })
+                    T::run(self.asked, problem, kernels, &Team { threads: self.threads, stop })
                 })
             })?;
         }
         result.finish()
+    }
+
+    /// The array that it is computed into: a new one, or the caller's.
+    fn outcome(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Outcome<'py>> {
+        let expected = self.geometry.output_shape();
+        let inputs =
+            [("x", Some(&self.x)), ("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
+        Outcome::new(py, out, &expected, (&self.numbers, false), inputs)
+    }
+
+    /// The weight as it lies there.
+    fn weight_view(&self) -> View<'_> {
+        let strides = self.weight.array.strides().to_vec();
+        self.weight.view(self.weight.shape(), strides, (Part::Real, false))
     }
 
     /// The real convolutions that it is.
@@ -117,6 +128,7 @@ impl<'py> Call<'py> {
             weights: &weights,
             prepared: kept.map_or(&own, |kept| kept.get().of::<T>()),
             padding: self.padding.part(pass.first),
+            exact: self.numbers.integers,
             store: &store,
         })
     }
@@ -158,35 +170,103 @@ impl<'py> Call<'py> {
         Ok(call)
     }
 
-    /// The floats in which no sum of these integers is ever rounded, however it is ordered, if there are
-    /// such: tiles multiply and add those in one instruction. No sum of products is larger than the largest
-    /// number that `x` may hold times the weights of an output.
-    fn exact_sums(&self) -> Option<Sums> {
-        let size = self.x.number.scalar.size();
-        if !self.numbers.integers || size > 4 || self.weight.number.scalar.size() > 4 {
-            return None;
-        }
+    /// The kernels for its 8-bit numbers four at a time, if that is how it is best computed. Their rows, which
+    /// are weights, have signs or have not.
+    fn quads<const SIGNED: bool>(&self) -> Option<&'static Kernels<Quad<SIGNED>>>
+    where
+        Quad<SIGNED>: Tiled,
+    {
+        let Call { geometry, numbers, x, weight, .. } = self;
+        let (x, weight) = (x.number.scalar, weight.number.scalar);
+        let enough = match numbers.sums {
+            Sums::I32 => true,
+            // Neither a bias nor bounds may have more bits than sums.
+            Sums::I64 => {
+                let bounded = matches!(self.activation, Activation::Clip { .. });
+                self.bias.is_none() && !bounded && quads::are_whole(geometry)
+            }
+            Sums::F32 | Sums::F64 => false,
+        };
+        let signed = weight != Scalar::U8;
+        let isa = tile::isa().ok().filter(|&isa| isa != tile::Isa::Scalar)?;
+        let padding = self.padding.integer();
+        let suits = numbers.integers && enough && quads::suit(geometry, (x, weight), padding);
+        if suits && signed == SIGNED { tile::kernels_of(isa) } else { None }
+    }
+
+    fn run_quads<const SIGNED: bool>(
+        &self,
+        py: Python<'py>,
+        kernels: &Kernels<Quad<SIGNED>>,
+        out: Any<'_, 'py>,
+    ) -> PyResult<Py<PyAny>>
+    where
+        Quad<SIGNED>: Tiled,
+    {
+        let result = self.outcome(py, out)?;
+        interruptible(py, self.geometry.flops(), |stop| {
+            let team = Team { threads: self.threads, stop };
+            self.with_quads(&result, &team, |problem| contract::direct(problem, kernels, &team))
+        })?;
+        result.finish()
+    }
+
+    /// Does `work` with the convolution of quads that it is.
+    fn with_quads<const SIGNED: bool, R>(
+        &self,
+        result: &Outcome<'py>,
+        team: &Team<'_>,
+        work: impl FnOnce(&Problem<'_, Quad<SIGNED>>) -> Result<R, Stopped>,
+    ) -> Result<R, Stopped>
+    where
+        Quad<SIGNED>: Tiled,
+    {
+        let (shape, strides) = canonical(&self.geometry, &self.x.array);
+        let x = self.x.view(&shape, strides, (Part::Real, false));
         let shape = self.weight.shape();
-        let taps: usize = shape[1..].iter().product();
-        // Where the weights are about as many as their products, the sum is sooner done than looked at.
-        if self.geometry.positions() < FEWEST_POSITIONS || taps == 0 || shape[0] == 0 {
-            return None;
+        let pack = || quads::Packed::new::<SIGNED>(&self.weight_view(), shape);
+        let own = OnceLock::new();
+        let packed = once(self.kept.as_ref().map_or(&own, |kept| kept.get().quads()), pack)?;
+        let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
+        let bias = bias(&self.bias, &self.passes()[0]);
+        let bytes = quads::Bytes {
+            geometry: &self.geometry,
+            x: &x,
+            weights: (packed, self.flip),
+            padding: self.padding.integer().unwrap_or_default(),
+            store: Store {
+                out: result.view(Part::Real, &out_shape, out_strides),
+                bias: &bias,
+                activation: self.numbers.activation(self.activation),
+                accumulate: false,
+            },
+        };
+        bytes.with(team, work)
+    }
+
+    /// What it computes with: integers with floats, where no sum of them is ever rounded.
+    fn sums(&self) -> Sums {
+        if !self.numbers.integers {
+            return self.numbers.sums;
         }
-        let view =
-            self.weight.view(shape, self.weight.array.strides().to_vec(), (Part::Real, false));
-        let weights = Weights::<i64>::new(&view, shape, false).ok()?;
-        let heaviest = weights.heaviest(shape)?;
         let bias: Vec<i64> = bias(&self.bias, &self.passes()[0]);
         let bias = bias.iter().map(|number| number.unsigned_abs()).max().unwrap_or(0);
-        let largest = (1u64 << (8 * size)).max(self.padding.magnitude());
-        let bound = largest.saturating_mul(heaviest).saturating_add(bias);
-        let holds = |mantissa: u32| bound <= 1 << mantissa;
-        holds(24).then_some(Sums::F32).or(holds(53).then_some(Sums::F64))
+        let sum = exact::Sum {
+            scalars: (self.x.number.scalar, self.weight.number.scalar),
+            others: (self.padding.magnitude(), bias),
+            positions: self.geometry.positions(),
+        };
+        let heaviest = || exact::heaviest(&self.weight_view(), self.weight.shape());
+        let float = sum.float(|| match &self.kept {
+            Some(kept) => kept.get().heaviest(heaviest),
+            None => heaviest(),
+        });
+        float.map_or(self.numbers.sums, Sums::from)
     }
 }
 
 /// The part of a bias that a pass adds, each number an element.
-fn bias<T: Planned>(bias: &Option<Array<'_>>, pass: &Pass) -> Vec<T> {
+fn bias<T: Element>(bias: &Option<Array<'_>>, pass: &Pass) -> Vec<T> {
     let Some(array) = bias else { return Vec::new() };
     let mut numbers = vec![T::default(); array.shape()[0]];
     if pass.adds {
@@ -276,7 +356,14 @@ fn conv<'py>(
         [padding_value, flip, activation, channels_last],
         [dtype, accumulate, method, precision, threads, kept],
     )?;
-    with_element!(call.exact_sums().unwrap_or(call.numbers.sums), T => call.run::<T>(py, out))
+    arguments::check_method(call.asked, call.numbers.integers)?;
+    if let Some(kernels) = call.quads::<true>() {
+        return call.run_quads(py, kernels, out);
+    }
+    if let Some(kernels) = call.quads::<false>() {
+        return call.run_quads(py, kernels, out);
+    }
+    with_element!(call.sums(), T => call.run::<T>(py, out))
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.

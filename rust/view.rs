@@ -7,8 +7,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::convert::{self, copy};
 use crate::memory::LINE;
-use crate::number::{Bf16, Bool, F16, Stored};
+use crate::number::{Bf16, Bool, F16};
 pub use crate::number::{Element, Scalar};
 
 /// How an array's elements are stored.
@@ -44,7 +45,7 @@ impl Format {
     }
 }
 
-/// Calls a function that is generic over [`Stored`] for a scalar.
+/// Calls a function that is generic over [`Stored`](crate::number::Stored) for a scalar.
 macro_rules! with_stored {
     ($scalar:expr, $stored:ident => $call:expr) => {
         with_stored!(@each $scalar, $stored => $call, Bool Bool, I8 i8, I16 i16, I32 i32, I64 i64,
@@ -139,6 +140,17 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What it holds.
+    pub fn scalar(&self) -> Scalar {
+        self.format.scalar
+    }
+
+    /// The view of one entry of the first axis.
+    pub fn entry(&self, index: usize) -> View<'a> {
+        let entry = self.part(index as isize * self.strides[0]);
+        View { strides: self.strides[1..].to_vec(), ..entry }
+    }
+
     /// Swaps two axes.
     pub fn swap_axes(&mut self, a: usize, b: usize) {
         self.strides.swap(a, b);
@@ -150,6 +162,41 @@ impl<'a> View<'a> {
         let last = step * steps as isize;
         let run = Run { to: 0, len: to.len(), from: Some((0, step)) };
         self.read_reaching(offset, (last.min(0), last.max(0)), &[run], (T::default(), to));
+    }
+
+    /// Reads all elements of an array of this shape, in C order, into `to`.
+    pub fn read_all<T: Element>(&self, shape: &[usize], to: &mut [T]) {
+        self.read_from(shape, 0, to);
+    }
+
+    /// Reads elements of an array of this shape, from number `first` in C order on, into `to`.
+    pub fn read_from<T: Element>(&self, shape: &[usize], mut first: usize, mut to: &mut [T]) {
+        let Some((inner, run, step)) = self.rows(shape) else { return };
+        while !to.is_empty() {
+            let (mut row, skipped) = (first / run, first % run);
+            let mut at = skipped as isize * step;
+            for (&n, &stride) in shape[..inner].iter().zip(&self.strides).rev() {
+                at += (row % n) as isize * stride;
+                row /= n;
+            }
+            let (part, rest) = to.split_at_mut((run - skipped).min(to.len()));
+            self.read(at, step, part);
+            first += part.len();
+            to = rest;
+        }
+    }
+
+    /// How an array of this shape is read in the longest runs: the number of axes without those that make
+    /// up a run, its elements, and bytes from one to the next. `None` if there are none.
+    fn rows(&self, shape: &[usize]) -> Option<(usize, usize, isize)> {
+        let (&last, &step) = shape.last().zip(self.strides.last())?;
+        let (mut inner, mut run) = (shape.len() - 1, last);
+        // Axes of which one goes on where the next one ends are as one.
+        while inner > 0 && self.strides[inner - 1] == step * run as isize {
+            inner -= 1;
+            run *= shape[inner];
+        }
+        (!shape.contains(&0)).then_some((inner, run, step))
     }
 
     /// Reads `runs`, byte offsets of which count from `start`, into `to`; what comes from nowhere is
@@ -213,11 +260,7 @@ impl<'a> View<'a> {
         let from = self.ptr.wrapping_offset(start);
         // SAFETY: all that the runs read lies within the span that `new` vouches for, as just asserted.
         with_stored!(self.format.scalar, S => unsafe {
-            if self.format.swapped {
-                read_runs::<S, T, true>(from, runs, padding, to);
-            } else {
-                read_runs::<S, T, false>(from, runs, padding, to);
-            }
+            convert::read_runs::<S, T>(from, self.format.swapped, runs, padding, to)
         });
         if self.format.negated {
             for run in runs.iter().filter(|run| run.from.is_some()) {
@@ -464,7 +507,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
         let reach = step * steps as isize;
         let to = self.address(offset, reach.min(0), reach.max(0) + self.size());
         // SAFETY: `address` keeps the run within the span that `new` vouches for.
-        with_stored!(self.scalar, S => unsafe { add_run::<S, T>(to, step, values) });
+        with_stored!(self.scalar, S => unsafe { convert::add_run::<S, T>(to, step, values) });
     }
 
     /// Writes a run of elements, `step` bytes apart from byte `offset` on.
@@ -475,89 +518,21 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub unsafe fn write(&self, offset: isize, step: isize, from: &[T]) {
         let Some(steps) = from.len().checked_sub(1) else { return };
         let reach = step * steps as isize;
-        let to = self.address(offset, reach.min(0), reach.max(0) + self.size());
+        let mut to = self.address(offset, reach.min(0), reach.max(0) + self.size());
         // SAFETY: `address` keeps the run within the span that `new` vouches for, and `from` is a
         // borrow of other memory.
         unsafe {
             if self.is_native() && step == size_of::<T>() as isize {
                 copy(from.as_ptr(), to.cast(), from.len());
             } else if self.is_native() {
-                write_run::<T, T>(to, step, from, |value| value);
+                for &value in from {
+                    to.cast::<T>().write_unaligned(value);
+                    to = to.wrapping_offset(step);
+                }
             } else {
-                with_stored!(self.scalar, S => write_run::<S, T>(to, step, from, T::store));
+                with_stored!(self.scalar, S => convert::write_run::<S, T>(to, step, from));
             }
         }
-    }
-}
-
-/// Writes elements as `S`, `step` bytes apart.
-///
-/// # Safety
-/// Each of them must be writable.
-#[inline]
-unsafe fn write_run<S: Copy, T: Copy>(
-    mut to: *mut u8,
-    step: isize,
-    from: &[T],
-    as_stored: impl Fn(T) -> S,
-) {
-    // Written out so that it compiles to vectors.
-    if step == size_of::<S>() as isize {
-        for (i, &value) in from.iter().enumerate() {
-            // SAFETY: the caller vouches for every element; so in the other loop.
-            unsafe { to.cast::<S>().add(i).write_unaligned(as_stored(value)) }
-        }
-        return;
-    }
-    for &value in from {
-        // SAFETY: as above.
-        unsafe { to.cast::<S>().write_unaligned(as_stored(value)) }
-        to = to.wrapping_offset(step);
-    }
-}
-
-/// Adds elements to numbers that are stored as `S`, `step` bytes apart.
-///
-/// # Safety
-/// Each of them must be writable.
-#[inline]
-unsafe fn add_run<S: Stored, T: Element>(mut to: *mut u8, step: isize, values: &[T]) {
-    for &value in values {
-        let at = to.cast::<S>();
-        // SAFETY: the caller vouches for every element.
-        unsafe { at.write_unaligned(at.read_unaligned().load::<T>().add(value).store()) }
-        to = to.wrapping_offset(step);
-    }
-}
-
-/// Copies `len` elements of any alignment; a short run costs a few moves rather than a call.
-///
-/// # Safety
-/// Both must hold `len` elements, and not overlap.
-#[inline(always)]
-unsafe fn copy<T: Copy>(from: *const T, to: *mut T, len: usize) {
-    let (from, to, bytes) = (from.cast::<u8>(), to.cast::<u8>(), len * size_of::<T>());
-    // Two blocks that overlap in the middle cover every length between one and two of them.
-    macro_rules! ends {
-        ($block:literal) => {{
-            type Block = [u8; $block];
-            let (a, b) = (from.cast::<Block>(), from.wrapping_add(bytes - $block).cast::<Block>());
-            // SAFETY: both blocks lie within the run, which is no shorter than one.
-            unsafe {
-                let (a, b) = (a.read_unaligned(), b.read_unaligned());
-                to.cast::<Block>().write_unaligned(a);
-                to.add(bytes - $block).cast::<Block>().write_unaligned(b);
-            }
-        }};
-    }
-    match bytes {
-        0 => {}
-        4..8 => ends!(4),
-        8..16 => ends!(8),
-        16..32 => ends!(16),
-        32..=64 => ends!(32),
-        // SAFETY: the caller vouches for both.
-        _ => unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) },
     }
 }
 
@@ -580,63 +555,5 @@ pub fn advance(index: &mut [usize], shape: &[usize]) {
             return;
         }
         *i = 0;
-    }
-}
-
-/// Reads runs of `S`, byte offsets of which count from `from`.
-///
-/// # Safety
-/// Each element of them must be readable.
-unsafe fn read_runs<S: Stored, T: Element, const SWAPPED: bool>(
-    from: *const u8,
-    runs: &[Run],
-    padding: T,
-    to: &mut [T],
-) {
-    for run in runs {
-        let to = &mut to[run.to..run.to + run.len];
-        match run.from {
-            // SAFETY: the caller vouches for every element.
-            Some((at, step)) => unsafe {
-                read_run::<S, T, SWAPPED>(from.wrapping_offset(at), step, to);
-            },
-            None => to.fill(padding),
-        }
-    }
-}
-
-/// Reads `to.len()` elements of `S`, `step` bytes apart.
-///
-/// # Safety
-/// Each of them must be readable.
-#[inline(always)]
-unsafe fn read_run<S: Stored, T: Element, const SWAPPED: bool>(
-    mut from: *const u8,
-    step: isize,
-    to: &mut [T],
-) {
-    // SAFETY: the caller vouches for every element; `read_unaligned` needs no alignment.
-    let read = |from: *const u8| unsafe {
-        let value = from.cast::<S>().read_unaligned();
-        if SWAPPED { value.swap_bytes().load() } else { value.load() }
-    };
-    let size = size_of::<S>() as isize;
-    // The common steps are written out so that they compile to vector loads and shuffles.
-    if step == size && !SWAPPED && S::SCALAR.same_bits(T::SCALAR) {
-        // SAFETY: contiguous and of the same bits.
-        unsafe { copy(from.cast::<T>(), to.as_mut_ptr(), to.len()) }
-    } else if step == size {
-        for (i, t) in to.iter_mut().enumerate() {
-            *t = read(from.wrapping_add(i * size as usize));
-        }
-    } else if step == 2 * size {
-        for (i, t) in to.iter_mut().enumerate() {
-            *t = read(from.wrapping_add(2 * i * size as usize));
-        }
-    } else {
-        for t in to {
-            *t = read(from);
-            from = from.wrapping_offset(step);
-        }
     }
 }

@@ -100,6 +100,7 @@ impl<T: Planned> Convolution<T> {
             weights: &Weights::new(&weight, &self.weight_shape, self.flip)?,
             prepared: &Prepared::new(false),
             padding: self.padding,
+            exact: T::SCALAR.is_integer(),
             store: &Store { out, bias: &self.bias, activation: self.activation, accumulate: false },
         };
         T::run(self.asked, &problem, kernels, team)

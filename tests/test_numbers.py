@@ -90,6 +90,51 @@ def test_integers_with_many_taps(name, dtypes):
         assert same_bits(problem.run(Operands(x, weight, None), dtype=narrow), found.astype(narrow))
 
 
+BYTES = ["bool", "int8", "uint8"]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        case((2, 5, 9, 11), (7, 5, 3, 3), padding=2, flip=True),
+        case((1, 64, 20), (3, 64, 5), padding=2, stride=2),
+        case((3, 6, 7, 8), (4, 3, 2, 2), groups=2, dilation=2, padding=1, padding_mode="reflect"),
+        case((2, 3, 4, 5, 6), (9, 3, 2, 3, 2), padding=1),
+        case((1, 12, 40, 40), (1, 12, 3, 3), padding=1),
+        case((1, 66, 1), (40, 66, 1)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtypes", [*itertools.product(BYTES, BYTES)])
+def test_bytes_four_at_a_time(problem, dtypes):
+    """Of either sign, in any layout, with and without what a plan keeps."""
+    x, weight = whole(dtypes[0], problem.x), whole(dtypes[1], problem.weight, 1)
+    bias = whole("int32", problem.weight[:1], 2)
+    wide = Operands(x.astype(np.int64), weight.astype(np.int64), None)
+    expected = conv_numpy(*wide, problem.options).astype(np.int64)
+    plan = faltung.Plan(weight, dtype=np.int32, **vars(problem.options))
+    for turned in (x, np.asfortranarray(x), x[..., ::-1].copy()[..., ::-1]):
+        operands = Operands(turned, np.asfortranarray(weight), None)
+        for dtype in ["int8", "uint16", "int32", "int64", "uint64"]:
+            assert (problem.run(operands, dtype=dtype) == wrapped(expected, dtype)).all(), dtype
+        assert (plan(turned) == expected).all()
+        found = problem.run(operands._replace(bias=bias), dtype=np.int32)
+        summed = conv_numpy(*wide._replace(bias=bias.astype(np.int64)), problem.options)
+        assert (found == wrapped(summed, "int32")).all()
+        options = vars(problem.options) | {"activation": "relu"}
+        clipped = faltung.conv(turned, weight, bias, **options, dtype=np.int32)
+        assert (clipped == np.maximum(found, 0)).all()
+
+
+@pytest.mark.parametrize("value", [-128, -1, 127, 128, 255, 300, -70_000])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_padding_beyond_the_range_of_bytes(dtype, value):
+    x, weight = whole(dtype, (1, 8, 5, 5)), whole("int8", (4, 8, 3, 3), 1)
+    wide = Operands(x.astype(np.int64), weight.astype(np.int64), None)
+    found = faltung.conv2d(x, weight, padding=1, padding_value=value, dtype=np.int32)
+    assert (found == faltung.conv2d(*wide, padding=1, padding_value=value)).all()
+
+
 def test_nine_times_two_hundred():
     """What wraps in uint8 does not in a wider result, in no matter which of the two ways."""
     image, box = np.full((1, 3, 3), 200, np.uint8), np.ones((1, 1, 3, 3), np.uint8)
@@ -473,3 +518,16 @@ def test_explain(dtype):
     assert (states["direct"] == "chosen") == integers
     assert (states["separable"] == "impossible") or not integers
     assert found.as_dict()["dtype"] == dtype and dtype in str(found)
+
+
+def test_explain_tells_what_integers_are_summed_in():
+    """Weights alone decide, and ``explain`` says so."""
+    light, heavy = np.ones((8, 2, 3, 3), np.int16), np.full((8, 2, 3, 3), 30_000, np.int16)
+    for weight, sums in ((light, "float32"), (heavy, "float64")):
+        found = faltung.explain((1, 2, 30, 30), weight)
+        assert found.as_dict()["sums"] == sums and f"sums in {sums}" in str(found)
+    # As many positions as weights: they are not worth a look.
+    assert faltung.explain((1, 2, 5, 5), light).as_dict()["sums"] == "int32"
+    found = faltung.explain((1, 8, 30, 30), np.ones((8, 8, 3, 3), np.uint8))
+    if found.as_dict()["dots"]:
+        assert "sums in int32 by 8-bit dot products" in str(found)

@@ -36,10 +36,12 @@ class Explanation:
             ``"method"`` is the chosen one and ``"why"`` the reason, ``"asked"`` the one asked for
             by name, or None; ``"precision"`` the one asked for. ``"x_shape"``,
             ``"weight_shape"``, ``"output_shape"``, ``"dtype"``, ``"isa"`` and ``"threads"`` are
-            those of the call; ``"flops"`` the floating-point operations of the plain sum,
-            ``"bytes"`` those of all arrays, and ``"share"`` the
-            predicted share of the roofline: of the time in which the nominal machine could do the
-            plain sum, limited by its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
+            those of the call; ``"sums"`` is the number that sums are kept in (integers in floats,
+            where no sum of them is ever rounded), and ``"dots"`` whether instructions multiply and
+            add four 8-bit numbers at once; ``"flops"`` the floating-point operations of the plain
+            sum, ``"bytes"`` those of all arrays, and ``"share"`` the predicted share of the
+            roofline: of the time in which the nominal machine could do the plain sum, limited by
+            its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
 
             ``"methods"`` has a dict for each method, with its name, its ``"state"`` (``"chosen"``,
             ``"slower"``, ``"declined"`` or ``"impossible"``, where it cannot even be asked for) and
@@ -243,10 +245,13 @@ def _error(rival: dict[str, Any], dtype: str) -> str | None:
 def _text(facts: dict[str, Any]) -> list[str]:
     """Return the lines of the text."""
     threads = facts["threads"]
+    sums = "" if facts["sums"] == facts["dtype"] else f", sums in {facts['sums']}"
+    if facts["dots"]:
+        sums = f", sums in {facts['sums']} by 8-bit dot products"
     lines = [
         f"{facts['x_shape']} with weight {facts['weight_shape']} -> {facts['output_shape']}, "
         f"{facts['dtype']}",
-        f"{_si(facts['flops'])}FLOP by the plain sum, {_si(facts['bytes'])}B of arrays; "
+        f"{_si(facts['flops'])}FLOP by the plain sum, {_si(facts['bytes'])}B of arrays{sums}; "
         f"{facts['isa']}, {threads} thread{'s' * (threads > 1)}",
         "",
         f"{facts['method']}: {facts['why']}",

@@ -61,6 +61,9 @@ impl Roles {
         if let Some(ramp) = ramp(geometry, kernels) {
             return Roles::Neighbours(ramp);
         }
+        if !T::COMMUTES {
+            return Roles::Channels;
+        }
         let (channels, positions) = (channels(problem, kernels), positions(problem, kernels));
         if positions < channels { Roles::Positions } else { Roles::Channels }
     }
@@ -134,7 +137,9 @@ fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
         (inputs(geometry) * size / SLAB_BYTES as f64).max((vectors / STRIP) as f64).max(1.0);
     let lone = apart > size && weights * apart > CACHED;
     let lone = if lone { LONE_WEIGHT * apart / LINE as f64 * weights * passes } else { 0.0 };
-    cycles * taps(geometry) / speed + stage * inputs(geometry) + ends + lone
+    let pairs = (geometry.channels * geometry.outputs) as f64;
+    let apart = if problem.weights.by_outputs() { 0.0 } else { APART * pairs };
+    cycles * taps(geometry) / speed + stage * inputs(geometry) + ends + lone + apart
 }
 
 /// Cycles of a group of channels with rows of positions.

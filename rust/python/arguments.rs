@@ -222,6 +222,14 @@ impl Constant {
         Ok(())
     }
 
+    /// It as an integer of 64 bits, if it is one.
+    pub(super) fn integer(&self) -> Option<i64> {
+        match self.real {
+            Value::Integer(value) => i64::try_from(value).ok(),
+            Value::Float(value) => (value.abs() < 9e15).then_some(value as i64),
+        }
+    }
+
     /// Its absolute value, of an integer.
     pub(super) fn magnitude(&self) -> u64 {
         match self.real {

@@ -9,6 +9,7 @@ use pyo3::types::{PyString, PyTuple};
 use super::arguments::Any;
 use super::array::{Array, Part};
 use crate::error::Error;
+use crate::exact::Float;
 use crate::geometry::Activation;
 use crate::number::Scalar;
 
@@ -160,6 +161,15 @@ pub(super) enum Sums {
     F64,
     I32,
     I64,
+}
+
+impl From<Float> for Sums {
+    fn from(float: Float) -> Self {
+        match float {
+            Float::Single => Sums::F32,
+            Float::Double => Sums::F64,
+        }
+    }
 }
 
 /// Calls a function that is generic over the element for what sums are kept in.

@@ -8,9 +8,12 @@ use super::arguments::Any;
 use super::array::Outcome;
 use super::dtype::with_element;
 use crate::explain::{Candidate, candidates};
+use crate::number::Quad;
 use crate::offer::{self, Declined, Description};
-use crate::plan::{self, Method, Planned};
-use crate::tile;
+use crate::parallel::{Stopped, Team};
+use crate::plan::{self, Method};
+use crate::problem::Problem;
+use crate::tile::{self, Kernels, Tiled};
 
 /// The facts behind `faltung.explain`, which documents them. Neither `x` nor a result is looked at, but for
 /// their shapes and strides.
@@ -45,19 +48,58 @@ pub(super) fn explain<'py>(
         [padding_value, flip, activation, channels_last],
         [dtype, accumulate, method, precision, threads, kept],
     )?;
-    with_element!(call.numbers.sums, T => facts::<T>(py, &call))
+    if let Some(kernels) = call.quads::<true>() {
+        return quads(py, &call, kernels);
+    }
+    if let Some(kernels) = call.quads::<false>() {
+        return quads(py, &call, kernels);
+    }
+    with_element!(call.sums(), T => {
+        let kernels = tile::kernels::<T>()?;
+        let pass = &call.passes()[0];
+        facts::<T>(py, &call, kernels, |out, tell| call.with::<T, _>(out, pass, tell))
+    })
 }
 
-fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'py, PyDict>> {
-    let kernels = tile::kernels::<T>()?;
+/// The facts of 8-bit numbers four at a time.
+fn quads<'py, const SIGNED: bool>(
+    py: Python<'py>,
+    call: &Call<'py>,
+    kernels: &Kernels<Quad<SIGNED>>,
+) -> PyResult<Bound<'py, PyDict>>
+where
+    Quad<SIGNED>: Tiled,
+{
+    let facts = facts(py, call, kernels, |out, tell| {
+        let team = Team { threads: call.threads, stop: &|| false };
+        let mut told = Ok(());
+        let done = call.with_quads(out, &team, |problem| {
+            told = tell(problem);
+            Ok(())
+        });
+        match done {
+            Err(Stopped::Failed(error)) => Err(error.into()),
+            _ => told,
+        }
+    })?;
+    facts.set_item("dots", true)?;
+    Ok(facts)
+}
+
+/// What a method would do with a problem, which `with` calls its argument with.
+fn facts<'py, T: Tiled>(
+    py: Python<'py>,
+    call: &Call<'py>,
+    kernels: &Kernels<T>,
+    with: impl FnOnce(&Outcome<'py>, &mut dyn FnMut(&Problem<'_, T>) -> PyResult<()>) -> PyResult<()>,
+) -> PyResult<Bound<'py, PyDict>> {
     let geometry = &call.geometry;
     let shape = geometry.output_shape();
     let none = py.None();
     let inputs = [("", None); 3];
     let out = Outcome::new(py, none.bind(py), &shape, (&call.numbers, false), inputs)?;
-    let passes = call.passes();
     let facts = PyDict::new(py);
-    call.with::<T, _>(&out, &passes[0], |problem| {
+    with(&out, &mut |problem| {
         let chosen = call.asked.choose(problem);
         let rivals = PyList::empty(py);
         for candidate in candidates(problem, call.asked.precision, kernels, call.threads)? {
@@ -70,12 +112,15 @@ fn facts<'py, T: Planned>(py: Python<'py>, call: &Call<'py>) -> PyResult<Bound<'
     let elements = |shape: &[usize]| shape.iter().map(|&n| n as f64).product::<f64>();
     let outputs = geometry.groups * geometry.outputs;
     let weights = outputs * geometry.channels * geometry.kernel_taps();
-    let bytes =
-        size as f64 * (elements(&geometry.input_shape()) + elements(&shape) + weights as f64);
+    let bytes = call.x.number.size() as f64 * elements(&geometry.input_shape())
+        + call.weight.number.size() as f64 * weights as f64
+        + call.numbers.result.size() as f64 * elements(&shape);
     facts.set_item("asked", call.asked.method.map(Method::name))?;
     facts.set_item("precision", call.asked.precision.name())?;
     facts.set_item("output_shape", shape)?;
     facts.set_item("dtype", call.numbers.result.name())?;
+    facts.set_item("sums", T::NAME)?;
+    facts.set_item("dots", false)?;
     facts.set_item("flops", geometry.flops())?;
     facts.set_item("bytes", bytes)?;
     facts.set_item("bound", offer::bound(geometry.flops(), bytes, size))?;

@@ -1,6 +1,8 @@
 //! What `faltung.Plan` keeps between calls.
 
 use std::any::Any as Dynamic;
+use std::convert::Infallible;
+use std::sync::OnceLock;
 
 use numpy::prelude::*;
 use pyo3::prelude::*;
@@ -13,7 +15,8 @@ use crate::geometry::{Geometry, Padding, PerAxis, Spec};
 use crate::operand::Weights;
 use crate::packed::Packed;
 use crate::parallel::{self, Team};
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, once};
+use crate::quads;
 use crate::tile::{self, Tiled};
 
 /// Output channels of a group from which vectors of them may pay: half of the widest vector. With
@@ -27,6 +30,9 @@ pub(super) struct Kept {
     double: Prepared<f64>,
     int: Prepared<i32>,
     long: Prepared<i64>,
+    /// What [`exact::heaviest`](crate::exact::heaviest) says of them.
+    heaviest: OnceLock<Option<u64>>,
+    quads: OnceLock<quads::Packed>,
 }
 
 impl Default for Kept {
@@ -36,6 +42,8 @@ impl Default for Kept {
             double: Prepared::new(true),
             int: Prepared::new(true),
             long: Prepared::new(true),
+            heaviest: OnceLock::new(),
+            quads: OnceLock::new(),
         }
     }
 }
@@ -46,6 +54,17 @@ impl Kept {
         let places: [&dyn Dynamic; 4] = [&self.single, &self.double, &self.int, &self.long];
         let place = places.into_iter().find_map(|place| place.downcast_ref());
         place.expect("the engine computes in these")
+    }
+
+    /// What `look` says of the weights, which is asked once.
+    pub(super) fn heaviest(&self, look: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        let Ok(&heaviest) = once(&self.heaviest, || Ok::<_, Infallible>(look()));
+        heaviest
+    }
+
+    /// The place for weights of 8 bits, four at a time.
+    pub(super) fn quads(&self) -> &OnceLock<quads::Packed> {
+        &self.quads
     }
 
     /// Packs an array of weights for the vectors of this machine.
@@ -108,7 +127,9 @@ impl Kept {
         let flip = boolean("flip", flip)?;
         let arrays = [Some(&weight), bias.as_ref()];
         let numbers = Numbers::new(arrays.into_iter().flatten(), &wanted, activation)?;
-        if geometry.outputs >= PACKED_OUTPUTS && !numbers.result.complex {
+        // What integers are summed in depends on the input too: the first call that wants them packs them.
+        let known = !numbers.integers && !numbers.result.complex;
+        if geometry.outputs >= PACKED_OUTPUTS && known {
             with_element!(numbers.sums, T => kept.pack::<T>(py, (&weight, flip), &geometry)?);
         }
         Ok(kept)
@@ -117,7 +138,8 @@ impl Kept {
     /// Bytes of what is kept.
     #[getter]
     fn nbytes(&self) -> usize {
-        self.single.bytes() + self.double.bytes() + self.int.bytes() + self.long.bytes()
+        let quads = self.quads.get().map_or(0, quads::Packed::bytes);
+        self.single.bytes() + self.double.bytes() + self.int.bytes() + self.long.bytes() + quads
     }
 }
 

@@ -375,6 +375,7 @@ impl<T: Tiled> Passes<'_, T> {
                 weights: &Weights::new(&View::from_slice(factor, &shape), &shape, false)?,
                 prepared: &Prepared::new(false),
                 padding: T::default(),
+                exact: false,
                 store: &store,
             };
             contract::direct(&problem, self.kernels, &team)?;

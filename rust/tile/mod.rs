@@ -24,6 +24,7 @@ pub use slide::{Ahead, MOST_STRIDE, MOST_VECTORS, Slide, Slides, Sliding};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 
 use crate::error::Error;
+use crate::number::Quad;
 use crate::view::{Element, Memory};
 
 /// An instruction set.
@@ -96,7 +97,7 @@ pub struct Kernels<T: 'static> {
     transpose: transpose::Transpose<T>,
 }
 
-/// The kernels of one instruction set, for each element.
+/// The kernels of one instruction set, for each element that it has them for in any case.
 #[derive(Debug)]
 pub struct Tables {
     single: Kernels<f32>,
@@ -107,15 +108,19 @@ pub struct Tables {
 
 /// An element that has tile kernels.
 pub trait Tiled: Element {
-    /// Those of the tables that are for this element.
-    fn pick(tables: &Tables) -> &Kernels<Self>;
+    /// Those of an instruction set, if this machine has them.
+    fn kernels_of(isa: Isa) -> Option<&'static Kernels<Self>>;
 }
 
 macro_rules! tiled {
     ($($element:ident: $table:ident),*) => {$(
         impl Tiled for $element {
-            fn pick(tables: &Tables) -> &Kernels<$element> {
-                &tables.$table
+            fn kernels_of(isa: Isa) -> Option<&'static Kernels<$element>> {
+                #[cfg(target_arch = "x86_64")]
+                if let Some(tables) = x86_64::tables(isa) {
+                    return Some(&tables.$table);
+                }
+                (isa == Isa::Scalar).then_some(&scalar::TABLES.$table)
             }
         }
     )*};
@@ -123,16 +128,29 @@ macro_rules! tiled {
 
 tiled!(f32: single, f64: double, i32: int, i64: long);
 
-/// The kernels of `isa`, if this machine has it.
-pub fn kernels_of<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(tables) = x86_64::tables(isa) {
-        return Some(T::pick(tables));
-    }
-    (isa == Isa::Scalar).then(|| T::pick(&scalar::TABLES))
+macro_rules! tiled_quads {
+    ($($signed:literal: $quads:ident, $portable:ident),*) => {$(
+        impl Tiled for Quad<$signed> {
+            fn kernels_of(isa: Isa) -> Option<&'static Kernels<Self>> {
+                #[cfg(target_arch = "x86_64")]
+                if isa != Isa::Scalar {
+                    return x86_64::$quads(isa);
+                }
+                (isa == Isa::Scalar).then_some(&scalar::$portable)
+            }
+        }
+    )*};
 }
 
-/// The kernels of the instruction set in use.
+tiled_quads!(true: signed_quads, SIGNED_QUADS, false: unsigned_quads, UNSIGNED_QUADS);
+
+/// The kernels of `isa`, if this machine has it. Those of quads are for dot-product instructions, which it may
+/// have not.
+pub fn kernels_of<T: Tiled>(isa: Isa) -> Option<&'static Kernels<T>> {
+    T::kernels_of(isa)
+}
+
+/// The kernels of the instruction set in use, of elements that each has.
 pub fn kernels<T: Tiled>() -> Result<&'static Kernels<T>, Error> {
     Ok(kernels_of(isa()?).expect("`isa` names what this machine has"))
 }

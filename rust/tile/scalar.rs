@@ -6,7 +6,7 @@ use super::slide::{Slide, slide, slides};
 use super::transpose::plain;
 use super::vector::Vector;
 use super::{Isa, Kernels, Tables};
-use crate::view::Element;
+use crate::number::{Element, Quad};
 
 /// A vector of `LANES` elements.
 #[derive(Clone, Copy)]
@@ -89,6 +89,31 @@ macro_rules! portable {
         }
     }};
 }
+
+/// The same of quads, of which there are neither dot products over positions nor windows.
+macro_rules! portable_quads {
+    ($signed:literal) => {{
+        unsafe fn quads<const MR: usize, const NV: usize, const DOT: bool>(
+            tile: &Tile<'_, Quad<$signed>>,
+        ) {
+            // SAFETY: as for other elements.
+            unsafe { run::<Array<Quad<$signed>, 4>, MR, NV, DOT>(tile) }
+        }
+        Kernels {
+            isa: Isa::Scalar,
+            lanes: 4,
+            table: table!(quads, false,
+                1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
+            dots: &[],
+            slides: &[],
+            transpose: plain,
+        }
+    }};
+}
+
+/// Quads whose rows have signs, and those whose columns do.
+pub static SIGNED_QUADS: Kernels<Quad<true>> = portable_quads!(true);
+pub static UNSIGNED_QUADS: Kernels<Quad<false>> = portable_quads!(false);
 
 /// The portable kernels, which every machine has.
 pub static TABLES: Tables = Tables {

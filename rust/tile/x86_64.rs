@@ -9,8 +9,10 @@ use super::vector::Vector;
 use super::{Isa, Kernels, Tables};
 
 mod integer;
+mod quads;
 
 use integer::{Ints256, Ints512, Longs256, Longs512};
+pub use quads::{signed_quads, unsigned_quads};
 
 macro_rules! vector {
     ($register:ident, $element:ident, $lanes:literal, $zero:ident, $load:ident, $store:ident,
