@@ -110,7 +110,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
                 if MR > MOST_RAMP_ROWS && !tile.ahead.is_null() {
                     let ahead = tile.ahead.wrapping_byte_add(i * steps.len() * LINE);
                     for (line, step) in steps.iter().enumerate() {
-                        V::ask(ahead.wrapping_byte_add(line * LINE));
+                        V::prefetch(ahead.wrapping_byte_add(line * LINE).cast());
                         add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }
                 } else if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {

@@ -41,9 +41,6 @@ pub unsafe trait Vector: Copy {
     /// The element must be readable.
     unsafe fn splat(from: *const Self::Element) -> Self;
 
-    /// Asks the second-level cache for the line of an address, any address: a hint, where there is one.
-    fn ask(_at: *const Self::Element) {}
-
     /// Lane-wise sum.
     ///
     /// # Safety

@@ -47,11 +47,6 @@ macro_rules! vector {
                 unsafe { $splat(*from) }
             }
             #[inline(always)]
-            fn ask(at: *const $element) {
-                // SAFETY: every x86-64 has the instruction, and it never faults.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-            }
-            #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
                 // SAFETY: as for `zero`.
                 unsafe { $add(self, other) }
