@@ -16,7 +16,6 @@ import importlib.util
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ limit(1)
 import faltung  # noqa: E402
 import numpy as np  # noqa: E402
 from shapes import Case  # noqa: E402
+from workers import times  # noqa: E402
 
 # Seconds of a turn, and turns of each.
 TURN = 0.04
@@ -146,18 +146,6 @@ def with_torch(case: Case, name: str) -> Callable[[], Any] | None:
     return call
 
 
-def turn(call: Callable[[], Any]) -> list[float]:
-    """Seconds of the calls that fill a turn, after one that is not counted."""
-    call()
-    found: list[float] = []
-    end = time.perf_counter() + TURN
-    while time.perf_counter() < end or len(found) < 3:
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
-    return found
-
-
 def measure(only: list[str], rivals: bool) -> Iterator[Row]:
     """Time both, case by case and dtype by dtype."""
     for case, names in CASES.items():
@@ -172,7 +160,7 @@ def measure(only: list[str], rivals: bool) -> Iterator[Row]:
             found: list[list[float]] = [[] for _ in calls]
             for _ in range(TURNS):
                 for call, seconds in zip(calls, found, strict=True):
-                    seconds.extend(turn(call))
+                    seconds.extend(times(call, TURN))
             ours, *others = map(statistics.median, found)
             yield Row(case, name, ours, others[0] if others else None)
 

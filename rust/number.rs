@@ -4,6 +4,8 @@
 //! Integers are computed modulo 2 to the 32 or 64, and cut to fewer bits when they are stored, so a
 //! result of n bits is exact modulo 2 to the n. Halves are computed as singles and rounded once.
 
+use std::convert::identity;
+
 /// The numbers that arrays may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // by their names
@@ -104,30 +106,34 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     fn neg(self) -> Self;
 }
 
-/// What an [`Element`] is, and the casts to and from it, which Rust has for all numbers alike.
+/// What an [`Element`] is, and the casts to and from it, which Rust has for all its numbers alike: `$of` makes
+/// one of its `$type`, which `$to` gives back.
 macro_rules! casts {
     ($type:ident, $name:literal, $scalar:ident) => {
+        casts!($type, $name, $scalar, identity, identity);
+    };
+    ($type:ident, $name:literal, $scalar:ident, $of:expr, $to:expr) => {
         const NAME: &'static str = $name;
         const SCALAR: Scalar = Scalar::$scalar;
         #[inline(always)]
         fn from_f64(value: f64) -> Self {
-            value as $type
+            $of(value as $type)
         }
         #[inline(always)]
         fn from_f32(value: f32) -> Self {
-            value as $type
+            $of(value as $type)
         }
         #[inline(always)]
         fn from_i64(value: i64) -> Self {
-            value as $type
+            $of(value as $type)
         }
         #[inline(always)]
         fn from_u64(value: u64) -> Self {
-            value as $type
+            $of(value as $type)
         }
         #[inline(always)]
         fn to_f64(self) -> f64 {
-            self as f64
+            $to(self) as f64
         }
     };
 }
@@ -217,29 +223,8 @@ integer!(i64, "int64", I64);
 pub struct Quad<const SIGNED: bool>(pub i32);
 
 impl<const SIGNED: bool> Element for Quad<SIGNED> {
-    const NAME: &'static str = "int32";
-    const SCALAR: Scalar = Scalar::I32;
+    casts!(i32, "int32", I32, Quad, |quad: Self| quad.0);
     const COMMUTES: bool = false;
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        Quad(value as i32)
-    }
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        Quad(value as i32)
-    }
-    #[inline(always)]
-    fn from_i64(value: i64) -> Self {
-        Quad(value as i32)
-    }
-    #[inline(always)]
-    fn from_u64(value: u64) -> Self {
-        Quad(value as i32)
-    }
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        self.0.into()
-    }
     #[inline(always)]
     fn store<S: Stored>(self) -> S {
         self.0.store()

@@ -120,8 +120,10 @@ fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     let vectors = across.min(rows * row.output.div_ceil(kernels.lanes));
     let most = problem.weights.most_rows();
     let (_, cycles) = kernels.choose(geometry.outputs, &[vectors], (most, false));
-    let lone = geometry.kernel_taps() == 1;
-    let speed = if lone { LONE_POSITION_VECTORS } else { POSITION_VECTORS };
+    let speed = match geometry.kernel_taps() {
+        1 => LONE_POSITION_VECTORS,
+        _ => POSITION_VECTORS,
+    };
     let speed = if most < usize::MAX { speed * ALIASED_ROWS } else { speed };
     let stage = if row.stride > 1 { STAGE_PHASES } else { STAGE };
     let ends = if junk > 0 { ROW_ENDS * (rows * geometry.outputs) as f64 } else { 0.0 };

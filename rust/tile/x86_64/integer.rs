@@ -9,7 +9,7 @@ macro_rules! integer {
      $load:ident, $store:ident, $splat:ident, $add:ident, $mul:ident, $max:ident, $min:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
-        pub struct $vector($register);
+        pub struct $vector(pub $register);
 
         // SAFETY: the unaligned load and store of exactly one register.
         unsafe impl Vector for $vector {

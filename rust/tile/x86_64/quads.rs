@@ -6,88 +6,80 @@ use super::super::kernel::{Tile, run, table};
 use super::super::transpose::Matrix;
 use super::super::vector::Vector;
 use super::super::{Isa, Kernels};
+use super::integer::{Ints256, Ints512};
 use super::transpose_single;
 use crate::number::Quad;
 
-macro_rules! quads {
-    ($(#[$doc:meta])* $vector:ident, $register:ident, $lanes:literal, $zero:ident, $load:ident, $store:ident,
-     $splat:ident, $add:ident, $dot:ident, $max:ident, $min:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy)]
-        struct $vector<const SIGNED: bool>($register);
-
-        // SAFETY: the unaligned load and store of exactly one register.
-        unsafe impl<const SIGNED: bool> Vector for $vector<SIGNED> {
-            type Element = Quad<SIGNED>;
-            const LANES: usize = $lanes;
-            #[inline(always)]
-            unsafe fn zero() -> Self {
-                // SAFETY: the caller vouches for the instructions; so in all of these.
-                $vector(unsafe { $zero() })
-            }
-            #[inline(always)]
-            unsafe fn load(from: *const Quad<SIGNED>) -> Self {
-                // SAFETY: the caller vouches for the quads.
-                $vector(unsafe { $load(from.cast()) })
-            }
-            #[inline(always)]
-            unsafe fn store(self, to: *mut Quad<SIGNED>) {
-                // SAFETY: the caller vouches for the room.
-                unsafe { $store(to.cast(), self.0) }
-            }
-            #[inline(always)]
-            unsafe fn splat(from: *const Quad<SIGNED>) -> Self {
-                // SAFETY: the caller vouches for the quad.
-                $vector(unsafe { $splat((*from).0) })
-            }
-            #[inline(always)]
-            unsafe fn add(self, other: Self) -> Self {
-                // SAFETY: as for `zero`.
-                $vector(unsafe { $add(self.0, other.0) })
-            }
-            #[inline(always)]
-            unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-                let (signed, unsigned) = if SIGNED { (self, factor) } else { (factor, self) };
-                // SAFETY: as for `zero`. Products of 8-bit numbers and sums of four are kept whole.
-                $vector(unsafe { $dot(addend.0, unsigned.0, signed.0) })
-            }
-            #[inline(always)]
-            unsafe fn clip(self, low: Self, high: Self) -> Self {
-                // SAFETY: as for `zero`.
-                $vector(unsafe { $min(high.0, $max(low.0, self.0)) })
-            }
-        }
-    };
+/// Integers of 32 bits that can also be four of 8.
+trait Dot: Vector<Element = i32> {
+    /// `sum` and the products of four numbers without signs and four with them, all kept whole.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction.
+    unsafe fn dot(sum: Self, unsigned: Self, signed: Self) -> Self;
 }
 
-quads!(
-    /// 16 quads.
-    Quads512,
-    __m512i,
-    16,
-    _mm512_setzero_si512,
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_set1_epi32,
-    _mm512_add_epi32,
-    _mm512_dpbusd_epi32,
-    _mm512_max_epi32,
-    _mm512_min_epi32
-);
-quads!(
-    /// 8 quads.
-    Quads256,
-    __m256i,
-    8,
-    _mm256_setzero_si256,
-    _mm256_loadu_si256,
-    _mm256_storeu_si256,
-    _mm256_set1_epi32,
-    _mm256_add_epi32,
-    _mm256_dpbusd_avx_epi32,
-    _mm256_max_epi32,
-    _mm256_min_epi32
-);
+impl Dot for Ints512 {
+    #[inline(always)]
+    unsafe fn dot(sum: Self, unsigned: Self, signed: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction.
+        Ints512(unsafe { _mm512_dpbusd_epi32(sum.0, unsigned.0, signed.0) })
+    }
+}
+
+impl Dot for Ints256 {
+    #[inline(always)]
+    unsafe fn dot(sum: Self, unsigned: Self, signed: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction.
+        Ints256(unsafe { _mm256_dpbusd_avx_epi32(sum.0, unsigned.0, signed.0) })
+    }
+}
+
+/// As many quads as `V` has integers: all but their products is as for those.
+#[derive(Clone, Copy)]
+struct Quads<V, const SIGNED: bool>(V);
+
+// SAFETY: loads and stores are those of `V`, and a quad is as large as an integer.
+unsafe impl<V: Dot, const SIGNED: bool> Vector for Quads<V, SIGNED> {
+    type Element = Quad<SIGNED>;
+    const LANES: usize = V::LANES;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for the instructions; so in all of these.
+        Quads(unsafe { V::zero() })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const Quad<SIGNED>) -> Self {
+        // SAFETY: the caller vouches for the quads.
+        Quads(unsafe { V::load(from.cast()) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut Quad<SIGNED>) {
+        // SAFETY: the caller vouches for the room.
+        unsafe { self.0.store(to.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat(from: *const Quad<SIGNED>) -> Self {
+        // SAFETY: the caller vouches for the quad.
+        Quads(unsafe { V::splat(from.cast()) })
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as for `zero`.
+        Quads(unsafe { self.0.add(other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let (signed, unsigned) = if SIGNED { (self, factor) } else { (factor, self) };
+        // SAFETY: as for `zero`.
+        Quads(unsafe { V::dot(addend.0, unsigned.0, signed.0) })
+    }
+    #[inline(always)]
+    unsafe fn clip(self, low: Self, high: Self) -> Self {
+        // SAFETY: as for `zero`.
+        Quads(unsafe { self.0.clip(low.0, high.0) })
+    }
+}
 
 /// Kernels of an instruction set for both kinds of quads, and which of them this CPU has.
 macro_rules! tables {
@@ -95,13 +87,13 @@ macro_rules! tables {
         /// Those of `isa`, if this CPU has its dot products.
         pub fn $function(isa: Isa) -> Option<&'static Kernels<Quad<$signed>>> {
             static AVX512: Kernels<Quad<$signed>> = tables!(@one Isa::Avx512,
-                "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Quads512, $signed,
+                "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Ints512, $signed,
                 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
                 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
                 3: [1 2 3 4 5 6 7 8 9],
                 4: [1 2 3 4 5 6]);
             static AVX2: Kernels<Quad<$signed>> = tables!(@one Isa::Avx2,
-                "avx2,fma,avxvnni", Quads256, $signed,
+                "avx2,fma,avxvnni", Ints256, $signed,
                 1: [1 2 3 4 5 6 7 8 9 10 11 12],
                 2: [1 2 3 4 5 6],
                 3: [1 2 3],
@@ -121,7 +113,7 @@ macro_rules! tables {
             tile: &Tile<'_, Quad<$signed>>,
         ) {
             // SAFETY: the caller vouches for the tile; this function's features are the vector's.
-            unsafe { run::<$vector<$signed>, MR, NV, DOT>(tile) }
+            unsafe { run::<Quads<$vector, $signed>, MR, NV, DOT>(tile) }
         }
         /// Quads are moved as floats of their size.
         ///
@@ -134,7 +126,7 @@ macro_rules! tables {
         }
         Kernels {
             isa: $isa,
-            lanes: <$vector<$signed> as Vector>::LANES,
+            lanes: <$vector as Vector>::LANES,
             table: table!(tile, false, $($columns: $rows),*),
             dots: &[],
             slides: &[],
