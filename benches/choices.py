@@ -1,51 +1,54 @@
-"""Whether "auto" takes the fastest method: random shapes, every method that accepts, in turns.
+"""Whether "auto" takes the fastest method, and whether predicted times are measured ones.
 
-The first call of a turn is not counted: after another method's, memory and caches are its.
+Random shapes; on each, every method in turns, whose first call is not counted: after another
+method's, memory and caches are its. Times can be saved, one line of JSON a shape. They are of ways
+to compute (a method with its blocks and forms), so that after a change of the costs alone nothing
+is timed again but ways that were not taken before.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from shapes import Case
 
-# Rounds, and the seconds that a method is timed in each, unless one call takes longer.
-ROUNDS, TURN = 7, 1e-3
-# How much slower than the best method "auto" may be.
-MARGIN = 1.10
-# A method that is predicted to take so many times as long as the chosen one is not tried.
-HOPELESS = 4.0
+# Rounds, and the seconds that a way is timed in each, unless one call takes longer.
+ROUNDS, TURN = 5, 1e-3
+# How much slower than the best method "auto" may be, and by what factor predictions may be off.
+MARGIN, HONEST = 1.10, 1.5
+# A way that is predicted to take so many times as long as the best one is not tried.
+HOPELESS = 5.0
+PRECISIONS = ("high", "fast")
 
 
 @dataclass
 class Choice:
-    """What the methods took on a shape."""
+    """What ways to compute a shape take, and what is said of them."""
 
     case: Case
     product: bool
-    chosen: str
+    # The way that "auto" takes at a precision, and those that there are.
+    chosen: dict[str, str]
+    ways: dict[str, list[str]]
     predicted: dict[str, float]
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float]
 
-    @property
-    def best(self) -> str:
-        """The fastest method that was asked for by name."""
-        return min((n for n in self.seconds if n != "auto"), key=self.seconds.__getitem__)
+    def best(self, precision: str) -> str:
+        """The fastest way."""
+        return min(self.ways[precision], key=self.seconds.__getitem__)
 
-    @property
-    def loss(self) -> float:
-        """How many times as long as the best method the chosen one takes.
-
-        By its time when asked for by name, if that is less: it is the same work.
-        """
-        mine = min(self.seconds["auto"], self.seconds.get(self.chosen, math.inf))
-        return mine / self.seconds[self.best]
+    def loss(self, precision: str) -> float:
+        """How many times as long as the best way the chosen one takes."""
+        return self.seconds[self.chosen[precision]] / self.seconds[self.best(precision)]
 
 
 def draw(rng: np.random.Generator) -> tuple[Case, bool] | None:
@@ -55,11 +58,14 @@ def draw(rng: np.random.Generator) -> tuple[Case, bool] | None:
         return round(2 ** rng.uniform(math.log2(low), math.log2(high)))
 
     rank = int(rng.choice([1, 2, 2, 2, 3]))
-    kind = str(rng.choice(["few", "one", "depthwise", "long", "dense"]))
+    kinds = ["few", "one", "depthwise", "grouped", "long", "dense", "wide"]
+    kind = str(rng.choice(kinds))
     kernel = [size(1, (300, 24, 5)[rank - 1]) for _ in range(rank)]
     if kind == "long":
         kernel = [size(*((50, 3000), (9, 63), (4, 11))[rank - 1]) for _ in range(rank)]
-    elif kind in ("one", "depthwise", "dense") and rng.random() < 0.4:
+    elif kind == "wide":
+        kernel = [int(rng.choice([1, 3, 3, 5, 7]))] * rank
+    elif kind != "few" and rng.random() < 0.4:
         kernel = [int(rng.choice([3, 5, 7]))] * rank
     stride = [int(rng.integers(1, 4)) if rng.random() < 0.15 else 1] * rank
     dilation = [int(rng.integers(2, 5)) if rng.random() < 0.1 else 1] * rank
@@ -71,10 +77,17 @@ def draw(rng: np.random.Generator) -> tuple[Case, bool] | None:
         channels, outputs = size(1, 32), size(1, 32)
     elif kind == "dense":
         channels, outputs = size(8, 128), size(8, 128)
+    elif kind == "wide":
+        channels, outputs = size(64, 512), size(64, 512)
     elif kind == "depthwise":
-        groups = size(2, 256)
-        outputs = groups
-    spatial = [size(*((500, 1e6), (10, 1500), (6, 100))[rank - 1]) for _ in range(rank)]
+        groups = outputs = size(2, 512)
+    elif kind == "grouped":
+        groups, channels = size(2, 32), size(1, 16)
+        outputs = groups * size(1, 16)
+    extents = ((500, 1e6), (10, 1500), (6, 100))
+    if kind == "wide":
+        extents = ((16, 4000), (4, 64), (4, 24))
+    spatial = [size(*extents[rank - 1]) for _ in range(rank)]
     x, weight = (1, channels * groups, *spatial), (outputs, channels, *kernel)
     case = Case(kind, x, weight, tuple(stride), tuple(padding), tuple(dilation), groups)
     product = channels == 1 and rank > 1 and rng.random() < 0.5
@@ -93,41 +106,112 @@ def arrays(case: Case, product: bool, dtype: str) -> tuple[np.ndarray, np.ndarra
     return x, weight
 
 
-def sweep(count: int, dtype: str, threads: int, seed: int = 0) -> Iterator[Choice]:
-    """Time all methods on random shapes."""
+def options_of(case: Case, threads: int) -> dict[str, Any]:
+    """Arguments of a call beside its arrays."""
+    return {
+        "stride": case.stride,
+        "padding": case.padding,
+        "dilation": case.dilation,
+        "groups": case.groups,
+        "threads": threads,
+    }
+
+
+def way(rival: dict[str, Any]) -> str:
+    """Name a method and what of it depends on its predictions: blocks, or the forms of tiles."""
+    how = {"fft": rival["block"], "winograd": rival["forms"]}.get(rival["method"], [])
+    return " ".join([rival["method"], " ".join(str(part or "-") for part in how)]).strip()
+
+
+@dataclass
+class Outlook:
+    """What is known of a shape before anything is timed: its ways, and how each is asked for."""
+
+    chosen: dict[str, str]
+    ways: dict[str, list[str]]
+    predicted: dict[str, float]
+    asked: dict[str, dict[str, str]]
+
+
+def outlook(x: np.ndarray, weight: np.ndarray, options: dict[str, Any]) -> Outlook:
+    """Ask what the methods say of a shape."""
     import faltung
 
+    found = Outlook({}, {}, {}, {})
+    for precision in PRECISIONS:
+        facts = faltung.explain(x, weight, **options, precision=precision).as_dict()
+        rivals = {
+            way(rival): rival
+            for rival in facts["methods"]
+            if rival["predicted"] is not None and rival["state"] != "impossible"
+        }
+        names = {rival["method"]: name for name, rival in rivals.items()}
+        least = min(rival["predicted"] for rival in rivals.values())
+        found.chosen[precision] = names[facts["method"]]
+        found.ways[precision] = [
+            name
+            for name, rival in rivals.items()
+            if rival["state"] == "chosen" or rival["predicted"] < HOPELESS * least
+        ]
+        for name, rival in rivals.items():
+            found.predicted[name] = rival["predicted"] / 1e9
+            found.asked[name] = {"method": rival["method"], "precision": precision}
+    return found
+
+
+def read(path: Path | None) -> dict[str, dict[str, float]]:
+    """Read the times that a file holds, by shape."""
+    if path is None or not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text().splitlines())
+    return {row["shape"]: row["seconds"] for row in rows}
+
+
+def sweep(
+    count: int, dtype: str, threads: int, seed: int, saved: Path | None, limit: float
+) -> Iterator[Choice]:
+    """Time all methods on random shapes, no longer than so many seconds."""
     rng = np.random.default_rng(seed)
+    known = read(saved)
+    end = time.monotonic() + limit
     done = 0
     while done < count:
         drawn = draw(rng)
         if drawn is None:
             continue
-        case, product = drawn
         done += 1
+        case, product = drawn
+        shape = f"{case} {dtype}, threads: {threads}{', of rank one' * product}"
         x, weight = arrays(case, product, dtype)
-        options = (None, case.stride, case.padding, case.dilation, case.groups)
-        found = faltung.explain(x, weight, *options, threads=threads).as_dict()
-        predicted = {
-            rival["method"]: rival["predicted"] / 1e9
-            for rival in found["methods"]
-            if rival["predicted"] is not None and rival["state"] in ("chosen", "slower")
-        }
-        choice = Choice(case, product, found["method"], predicted)
-        names = [
-            name
-            for name, seconds in predicted.items()
-            if seconds < HOPELESS * predicted[choice.chosen]
-        ]
-        out = faltung.conv(x, weight, *options, threads=threads)
-        turns: dict[str, list[float]] = {name: [] for name in ["auto", *names]}
-        for _ in range(ROUNDS):
-            for name, medians in turns.items():
-                arguments = {"threads": threads, "method": name, "out": out}
-                call = partial(faltung.conv, x, weight, *options, **arguments)
-                medians.append(statistics.median(timed(call, TURN)))
-        choice.seconds = {name: statistics.median(medians) for name, medians in turns.items()}
-        yield choice
+        options = options_of(case, threads)
+        seen = outlook(x, weight, options)
+        wanted = list(dict.fromkeys(name for names in seen.ways.values() for name in names))
+        seconds = known.get(shape, {})
+        if any(name not in seconds for name in wanted):
+            if time.monotonic() > end:
+                return
+            seconds = seconds | measure(x, weight, options, {n: seen.asked[n] for n in wanted})
+            if saved is not None:
+                row = {"shape": shape, "case": asdict(case), "product": product, "dtype": dtype}
+                row |= {"threads": threads, "predicted": seen.predicted, "seconds": seconds}
+                with saved.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        yield Choice(case, product, seen.chosen, seen.ways, seen.predicted, seconds)
+
+
+def measure(
+    x: np.ndarray, weight: np.ndarray, options: dict[str, Any], asked: dict[str, dict[str, str]]
+) -> dict[str, float]:
+    """Time some ways, by turns."""
+    import faltung
+
+    out = faltung.conv(x, weight, **options)
+    turns: dict[str, list[float]] = {name: [] for name in asked}
+    for _ in range(ROUNDS):
+        for name, medians in turns.items():
+            call = partial(faltung.conv, x, weight, **options, **asked[name], out=out)
+            medians.append(statistics.median(timed(call, TURN)))
+    return {name: statistics.median(medians) for name, medians in turns.items()}
 
 
 def timed(call: Callable[[], object], seconds: float) -> list[float]:
@@ -143,22 +227,45 @@ def timed(call: Callable[[], object], seconds: float) -> list[float]:
 
 
 def misses(choices: list[Choice]) -> Iterator[str]:
-    """List the shapes on which another method is faster by more than a margin."""
-    missed = sorted((c for c in choices if c.loss > MARGIN), key=lambda c: -c.loss)
-    for choice in missed:
-        times = "  ".join(
-            f"{name} {1e3 * seconds:.3f} ms"
-            + (f" ({1e3 * choice.predicted[name]:.3f})" if name in choice.predicted else "")
-            for name, seconds in choice.seconds.items()
+    """List the shapes on which another method is faster by more than a margin; then how many."""
+    for precision in PRECISIONS:
+        missed = [choice for choice in choices if choice.loss(precision) > MARGIN]
+        if precision == PRECISIONS[0]:
+            for choice in sorted(missed, key=lambda c: -c.loss(precision)):
+                yield line(choice, precision)
+        within = len(choices) - len(missed)
+        methods = [choice.chosen[precision].split()[0] for choice in choices]
+        counts = {name: methods.count(name) for name in sorted(set(methods))}
+        yield (
+            f'precision "{precision}": "auto" is within {100 * (MARGIN - 1):.0f} % of the best '
+            f"method on {within} of {len(choices)} shapes ({100 * within / len(choices):.1f} %); "
+            "it takes " + ", ".join(f"{name} {n} times" for name, n in counts.items())
         )
-        what = " of rank one" if choice.product else ""
-        shape = f"{choice.case.name}{what}: {choice.case}"
-        yield f"{choice.loss:5.2f}  {choice.chosen}  {shape}  {times}"
-    within = len(choices) - len(missed)
-    methods = sorted({c.chosen for c in choices})
-    taken = {name: sum(c.chosen == name for c in choices) for name in methods}
-    yield (
-        f'"auto" is within {100 * (MARGIN - 1):.0f} % of the best method on {within} of '
-        f"{len(choices)} shapes ({100 * within / len(choices):.1f} %); it takes "
-        + ", ".join(f"{name} {n} times" for name, n in taken.items())
+    yield from honesty(choices)
+
+
+def line(choice: Choice, precision: str) -> str:
+    """Tell a shape, with the times of its ways and in brackets the predicted ones."""
+    times = "  ".join(
+        f"{name} {1e3 * choice.seconds[name]:.3f} ms ({1e3 * choice.predicted[name]:.3f})"
+        for name in choice.ways[precision]
     )
+    what = " of rank one" if choice.product else ""
+    shape = f"{choice.case.name}{what}: {choice.case}"
+    return f"{choice.loss(precision):5.2f}  {choice.chosen[precision]}  {shape}  {times}"
+
+
+def honesty(choices: list[Choice]) -> Iterator[str]:
+    """Tell how far predictions are from what was measured."""
+    found: dict[str, list[float]] = {}
+    for choice in choices:
+        for name in {name for names in choice.ways.values() for name in names}:
+            ratio = choice.predicted[name] / choice.seconds[name]
+            found.setdefault(name.split()[0], []).append(ratio)
+    for method, ratios in sorted(found.items()):
+        honest = sum(1 / HONEST <= ratio <= HONEST for ratio in ratios)
+        yield (
+            f"{method} is predicted within {HONEST} times on {honest} of {len(ratios)} shapes "
+            f"({100 * honest / len(ratios):.0f} %), {statistics.median(ratios):.2f} of what it "
+            "takes in the median"
+        )

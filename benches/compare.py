@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterator
@@ -85,10 +86,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help='time each method on N (300) random shapes and list where "auto" misses the best',
     )
     parser.add_argument("--seed", type=int, default=0, help="of the shapes of --choices (0)")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="keep the times of --choices there, and time no shape again that it holds",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="time no further shape of --choices after so long; with --save the next run goes on",
+    )
     options = parser.parse_args(arguments)
     if options.threads < 1:
         raise Mistake(f"--threads must be at least 1, got {options.threads}")
-    for path in (options.output, options.json):
+    for path in (options.output, options.json, options.save):
         if path is not None and not path.resolve().parent.is_dir():
             raise Mistake(f"there is no directory {path.resolve().parent}")
     for name in ("cliffs", "choices"):
@@ -231,7 +245,8 @@ def compare_choices(options: argparse.Namespace) -> list[Choice]:
     if LIBRARIES["faltung"].missing():
         raise Mistake("faltung is not installed")
     limit(options.threads)
-    choices = list(sweep_choices(options.choices, options.dtype, options.threads, options.seed))
+    drawn = (options.choices, options.dtype, options.threads, options.seed)
+    choices = list(sweep_choices(*drawn, options.save, options.limit))
     for text in misses(choices):
         print(text)
     return choices

@@ -580,6 +580,22 @@ impl Geometry {
         self.axes.iter().map(|a| a.output).product()
     }
 
+    /// Rows of the results of one image and output channel.
+    pub fn image_rows(&self) -> f64 {
+        let rows = &self.axes[1..self.axes.len() - 1];
+        rows.iter().map(|axis| axis.output as f64).product()
+    }
+
+    /// Bytes of the input and the result of one image, of elements of some bytes.
+    pub fn image_bytes(&self, element: usize) -> f64 {
+        let of = |channels: usize, len: fn(&Axis) -> usize| {
+            let spatial = self.axes[1..].iter().map(|axis| len(axis) as f64).product::<f64>();
+            (self.groups * channels) as f64 * spatial
+        };
+        let elements = of(self.channels, |axis| axis.input) + of(self.outputs, |axis| axis.output);
+        elements * element as f64
+    }
+
     /// Floating-point operations: two for each tap of each output.
     pub fn flops(&self) -> f64 {
         let taps = self.channels as f64 * self.kernel_taps() as f64;

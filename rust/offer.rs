@@ -78,9 +78,23 @@ impl Declined {
 const PEAK: f64 = 240.0;
 const MEMORY: f64 = 30.0;
 
+/// Bytes of its second-level cache, and those of the last one that a core may count on.
+const NEAR_BYTES: f64 = 2097152.0;
+const LAST_BYTES: f64 = 33554432.0;
+
+/// Nanoseconds of a byte that no cache holds, beside what a method takes for it where one does (as fitted to the
+/// direct sum, which most of the large shapes were timed with).
+const LAST: f64 = 0.036;
+
 /// The least nanoseconds in which the nominal machine could do some plain sums over some bytes: its roofline.
 pub fn bound(flops: f64, bytes: f64, element: usize) -> f64 {
     (flops / PEAK * element as f64 / 4.0).max(bytes / MEMORY)
+}
+
+/// What it takes that arrays of so many bytes are larger than the nominal machine's caches: as long as a method
+/// says for each that the second-level one does not hold, and for those beyond the last one alike.
+pub fn far(bytes: f64, rate: f64) -> f64 {
+    rate * (bytes - NEAR_BYTES).max(0.0) + LAST * (bytes - LAST_BYTES).max(0.0)
 }
 
 /// How a method computes a problem.

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, room};
-use crate::geometry::{Axis, Geometry};
+use crate::geometry::{Axis, Geometry, gcd};
 use crate::view::{Element, Run, Runs, View};
 
 /// A block of output positions: a range on each of [`Geometry::axes`].
@@ -84,7 +84,7 @@ impl SlabAxis {
 /// An upper bound of the positions that a slab holds along an axis for `len` outputs.
 pub fn extent(axis: &Axis, len: usize) -> usize {
     let reach = (axis.kernel - 1).saturating_mul(axis.dilation) / axis.stride;
-    let phases = axis.kernel.min(axis.stride);
+    let phases = axis.kernel.min(axis.stride / gcd(axis.stride, axis.dilation));
     len.saturating_add(reach).min(len.saturating_mul(axis.kernel)).saturating_mul(phases)
 }
 

@@ -172,6 +172,48 @@ def test_precision():
     assert same_bits(exact, faltung.conv(x, weight, padding=1, method="direct"))
 
 
+COSTS = """
+import faltung
+import numpy as np
+
+for x, weight, options in {shapes}:
+    found = faltung.explain(x, np.ones(weight, "f4"), padding="same", **options).as_dict()
+    print(found["isa"], found["method"], [rival["predicted"] for rival in found["methods"]])
+"""
+SHAPES = [
+    ((64, 28, 28), (64, 64, 3, 3), {}),
+    ((1, 300, 400), (1, 1, 9, 9), {}),
+    ((96, 56, 56), (96, 1, 5, 5), {"groups": 96}),
+    ((3, 60_000), (5, 3, 40), {}),
+]
+
+
+def test_predictions_are_of_no_machine():
+    """Only that keeps the choice, and so the bits, the same everywhere."""
+    found = {run(COSTS.format(shapes=SHAPES), FALTUNG_ISA=isa) for isa in ("", "scalar")}
+    isas = {line.split()[0] for text in found for line in text.splitlines()}
+    assert "scalar" in isas
+    assert len({text.replace(isa, "") for text in found for isa in isas if isa in text}) == 1
+
+
+def test_predictions_count_what_is_done():
+    """Each price is paid: more of one thing is never cheaper, by about as much as it is more."""
+
+    def direct(x: tuple[int, ...], weight: tuple[int, ...], **options: Any) -> float:
+        weights = np.ones(weight, np.float32)
+        facts = faltung.explain(x, weights, padding="same", **options).as_dict()
+        return of(facts, "direct")["predicted"]
+
+    layer = direct((64, 56, 56), (64, 64, 3, 3))
+    assert 1.9 < direct((64, 56, 56), (128, 64, 3, 3)) / layer < 2.1
+    assert 1.9 < direct((64, 112, 56), (64, 64, 3, 3)) / layer < 2.1
+    # A few wide rows are cheaper than as many outputs in narrow ones.
+    assert direct((64, 4, 784), (64, 64, 3, 3)) < direct((64, 784, 4), (64, 64, 3, 3))
+    # Windows read a row once for all taps: less than in proportion to the taps.
+    small, large = (direct((96, 56, 56), (96, 1, k, k), groups=96) for k in (3, 7))
+    assert 1.2 < large / small < 49 / 9
+
+
 def test_a_shape_takes_no_memory():
     tracemalloc.start()
     try:

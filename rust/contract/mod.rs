@@ -29,7 +29,7 @@ use crate::tile::{
 };
 use crate::view::{Runs, advance};
 
-pub use cost::offer;
+pub use cost::{offer, part};
 use input::Input;
 use roles::Roles;
 use split::Split;
@@ -360,7 +360,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let (whole, cut) = (cover.whole.len(), cover.cut.len());
         if let Roles::Neighbours(ramp) = self.roles {
             let kernel = self.problem.geometry.axes[ramp.axis].kernel;
-            return roles::ramp_shape(self.kernels, &ramp, kernel, &[whole, cut]);
+            return roles::ramp_shape(&self.kernels.registers(), &ramp, kernel, &[whole, cut]).0;
         }
         let channels = self.split.units(self.geometry.outputs, 0).len();
         let most = self.problem.weights.most_rows();

@@ -8,7 +8,7 @@ use super::windows::MOST_OUTPUTS;
 use crate::geometry::{Axis, Geometry};
 use crate::memory::LINE;
 use crate::operand::Ramp;
-use crate::tile::{Kernels, MOST_RAMP_ROWS, STRIP, TileShape, Tiled};
+use crate::tile::{Kernels, MOST_RAMP_ROWS, Registers, STRIP, TileShape, Tiled};
 
 /// What the rows and the vectors of tiles are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Roles {
         if geometry.flops() < CHOICE_FLOPS {
             return Roles::Channels;
         }
-        if let Some(ramp) = ramp(geometry, kernels) {
+        if let Some(ramp) = ramp(geometry, (&kernels.registers(), kernels.lanes)) {
             return Roles::Neighbours(ramp);
         }
         if !T::COMMUTES {
@@ -181,7 +181,7 @@ fn inputs(geometry: &Geometry) -> f64 {
 
 /// The rows that a tile should have of neighbouring outputs rather than of output channels, where
 /// those are few: along the last axis but one, or along a signal.
-fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
+pub(super) fn ramp(geometry: &Geometry, (registers, lanes): (&Registers, usize)) -> Option<Ramp> {
     let last = geometry.axes.len() - 1;
     if geometry.outputs > MOST_OUTPUTS {
         return None;
@@ -199,15 +199,15 @@ fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
     let shift = along.stride / along.dilation;
     // A vector of all rows, of each tap of the axis.
     let outputs = geometry.outputs as f64;
-    let (_, cycles) = kernels.choose(geometry.outputs, &[24], (usize::MAX, false));
+    let (_, cycles) = registers.choose(geometry.outputs, &[24], (usize::MAX, false));
     let mut best = (None, cycles / 24.0 * along.kernel as f64 * along.output as f64);
     // Where rows are positions of a signal, its phases are staged apart and the results turned.
-    let moves = (STAGE_PHASES + TURN) * (along.output * kernels.lanes) as f64;
+    let moves = (STAGE_PHASES + TURN) * (along.output * lanes) as f64;
     let moves = if signal { moves } else { 0.0 };
     for rows in 2..=MOST_RAMP_ROWS.min(along.output) {
         let ramp = Ramp { axis, rows, shift };
-        for columns in (1..).take_while(|&columns| kernels.most_rows(columns) >= rows) {
-            let tile = ramp_cycles(kernels, &ramp, along.kernel, columns) / columns as f64;
+        for columns in (1..).take_while(|&columns| registers.most_rows(columns) >= rows) {
+            let tile = ramp_cycles(registers, &ramp, along.kernel, columns) / columns as f64;
             let cycles = outputs * tile * along.output.div_ceil(rows) as f64 + moves;
             if cycles < best.1 {
                 best = (Some(ramp), cycles);
@@ -217,25 +217,27 @@ fn ramp<T: Tiled>(geometry: &Geometry, kernels: &Kernels<T>) -> Option<Ramp> {
     best.0
 }
 
-/// Tiles of a ramp's rows for so many vectors of columns.
-pub(super) fn ramp_shape<T: Tiled>(
-    kernels: &Kernels<T>,
+/// Tiles of a ramp's rows for so many vectors of columns, and the cycles that they take for all taps of its
+/// axis.
+pub(super) fn ramp_shape(
+    registers: &Registers,
     ramp: &Ramp,
     kernel: usize,
     vectors: &[usize],
-) -> TileShape {
-    let possible = (1..).take_while(|&columns| kernels.most_rows(columns) >= ramp.rows);
+) -> (TileShape, f64) {
+    let possible = (1..).take_while(|&columns| registers.most_rows(columns) >= ramp.rows);
     let cycles = |&columns: &usize| {
         let tiles: usize = vectors.iter().map(|n| n.div_ceil(columns)).sum();
-        tiles as f64 * ramp_cycles(kernels, ramp, kernel, columns)
+        tiles as f64 * ramp_cycles(registers, ramp, kernel, columns)
     };
-    let best = possible.min_by(|a, b| cycles(a).total_cmp(&cycles(b)));
-    TileShape { rows: ramp.rows, columns: best.unwrap_or(1) }
+    let best = possible.map(|columns| (columns, cycles(&columns)));
+    let (columns, cycles) = best.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((1, f64::INFINITY));
+    (TileShape { rows: ramp.rows, columns }, cycles)
 }
 
 /// Cycles that a tile of a ramp's rows takes for all taps of its axis.
-fn ramp_cycles<T: Tiled>(kernels: &Kernels<T>, ramp: &Ramp, kernel: usize, columns: usize) -> f64 {
-    let cycles = |n| kernels.cycles(n, columns, false);
+fn ramp_cycles(registers: &Registers, ramp: &Ramp, kernel: usize, columns: usize) -> f64 {
+    let cycles = |n| registers.cycles(n, columns, false);
     // Rows begin one after the other, all go on, and they end as they began: no need to ask for each tap
     // of a long kernel.
     let begin = (ramp.rows - 1) * ramp.shift;

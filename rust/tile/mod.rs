@@ -6,6 +6,7 @@
 mod contraction;
 mod kernel;
 mod scalar;
+mod shape;
 mod slide;
 mod sum;
 mod transpose;
@@ -20,6 +21,7 @@ pub(crate) use vector::Vector;
 
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
+pub use shape::{NOMINAL, Registers, TileShape};
 pub use slide::{Ahead, MOST_STRIDE, MOST_VECTORS, Slide, Slides, Sliding};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 
@@ -155,62 +157,17 @@ pub fn kernels<T: Tiled>() -> Result<&'static Kernels<T>, Error> {
     Ok(kernels_of(isa()?).expect("`isa` names what this machine has"))
 }
 
-/// How rows and vectors of columns are cut into tiles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TileShape {
-    /// Rows of a tile at most; groups of rows are made as even as can be.
-    pub rows: usize,
-    /// Vectors of columns; the last tile has what is left.
-    pub columns: usize,
-}
-
 impl<T: Tiled> Kernels<T> {
-    /// The tile shape that takes the fewest cycles for `rows` rows and vectors of columns in several
-    /// runs, with at most `most_rows` rows in a tile; and how many a tap takes. Vectors that are
-    /// `aligned` lie in one cache line each.
-    pub fn choose(
-        &self,
-        rows: usize,
-        runs: &[usize],
-        (most_rows, aligned): (usize, bool),
-    ) -> (TileShape, f64) {
-        let mut best = (TileShape { rows: 1, columns: 1 }, f64::INFINITY);
-        for (i, column) in self.table.iter().enumerate() {
-            let shape = TileShape { rows: column.len().min(most_rows), columns: i + 1 };
-            let groups = rows.div_ceil(shape.rows);
-            // As `even_parts` makes them: so many of the larger size, the others one smaller.
-            let larger = rows.div_ceil(groups.max(1));
-            let many = rows - groups * (larger - 1).min(rows);
-            let mut cycles = 0.0;
-            for (count, rows) in [(many, larger), (groups - many.min(groups), larger - 1)] {
-                if count > 0 && rows > 0 {
-                    let strip = |&n: &usize| self.strip_cycles(rows, n, (shape.columns, aligned));
-                    cycles += count as f64 * runs.iter().map(strip).sum::<f64>();
-                }
-            }
-            if cycles < best.1 {
-                best = (shape, cycles);
-            }
-        }
-        best
+    /// What estimates of cycles depend on.
+    pub fn registers(&self) -> Registers {
+        let mut rows = [0; MAX_COLUMNS];
+        rows.iter_mut().zip(self.table).for_each(|(most, column)| *most = column.len());
+        Registers { rows, across: (self.lanes * size_of::<T>()) as f64 / 64.0 }
     }
 
-    /// Cycles that a tap of a strip of `vectors` vectors takes in tiles of `columns`.
-    fn strip_cycles(&self, rows: usize, vectors: usize, (columns, aligned): (usize, bool)) -> f64 {
-        let (whole, rest) = (vectors / columns, vectors % columns);
-        let whole = whole as f64 * self.cycles(rows, columns, aligned);
-        whole + if rest > 0 { self.cycles(rows, rest, aligned) } else { 0.0 }
-    }
-
-    /// Cycles that a tap of a tile takes on a core with two FMA pipes and two load ports, which
-    /// today's have: the longest of its multiply-adds, its loads (a vector of 64 bytes at an odd
-    /// address is two) and the latency of one chain, and a little for the loop.
-    pub fn cycles(&self, rows: usize, columns: usize, aligned: bool) -> f64 {
-        let across = if aligned { 0.0 } else { (self.lanes * size_of::<T>()) as f64 / 64.0 };
-        let load = 1.0 + across;
-        let multiply = (rows * columns) as f64 / 2.0;
-        let load = (rows as f64 + columns as f64 * load) / 2.0;
-        multiply.max(load).max(4.0) + 0.5
+    /// [`Registers::choose`] for these.
+    pub fn choose(&self, rows: usize, runs: &[usize], limits: (usize, bool)) -> (TileShape, f64) {
+        self.registers().choose(rows, runs, limits)
     }
 
     /// Transposes a matrix of `rows` rows of `columns` elements: element (i, j) of `from`, the rows of
@@ -269,11 +226,6 @@ impl<T: Tiled> Kernels<T> {
     /// The largest tiles, as (rows, elements of columns).
     pub fn tiles(&self) -> impl Iterator<Item = (usize, usize)> {
         self.table.iter().enumerate().map(|(i, c)| (c.len(), (i + 1) * self.lanes))
-    }
-
-    /// Most rows of a tile of so many vectors.
-    pub fn most_rows(&self, columns: usize) -> usize {
-        self.table.get(columns - 1).map_or(0, |rows| rows.len())
     }
 
     /// Elements that the totals of any strip need.

@@ -5,7 +5,9 @@
 
 use crate::geometry::{Axis, Geometry};
 use crate::memory::LINE;
-use crate::offer::{Cost, Precision};
+use crate::offer::{Cost, Precision, far};
+use crate::slab::extent;
+use crate::tile::{NOMINAL, TileShape};
 use crate::view::advance;
 
 use super::form::{Form, TAPS};
@@ -70,23 +72,61 @@ pub struct Tiling {
     pub sides: Vec<Side>,
 }
 
-/// Nanoseconds on one thread of the nominal machine of [`offer`](crate::offer), float32, as measured on a
-/// Sapphire Rapids core: a product and sum; a value of the input, of the sums and of the weights at a
-/// point, and what the direct sum takes to pack a weight, which its own prediction leaves out; an element
-/// that is staged; and a value of the weights that no cache holds, each time that it is read and the direct
-/// sum reads none; a value of the input or of the sums more where a tile has more points than `FEW`, which lie
-/// on as many pages, or several axes and taps that are left; and an element of the input or result whose neighbours belong to other residues.
-const PRODUCT: f64 = 2.0 / 180.0;
-const ANALYSE: f64 = 0.08;
-const SYNTHESISE: f64 = 0.09;
-const LIFT: f64 = 0.3;
-const PACK: f64 = 0.45;
-const STAGE: f64 = 0.15;
-const READ: f64 = 0.2;
-const FEW: usize = 64;
-const SCATTER: f64 = 0.25;
-const APART: f64 = 1.2;
-const CALL: f64 = 3e3;
+/// What is paid for, in nanoseconds; values are of float32, and two of them in float64.
+struct Rates {
+    /// A call.
+    call: f64,
+    /// A cycle of the products' tiles, and of those that sum over taps that are left as well.
+    product: f64,
+    product_left: f64,
+    /// A value of the input at a point, staging it included; one of the sums; and an element of the result.
+    analyse: f64,
+    synthesise: f64,
+    result: f64,
+    /// A value more of the input or of the sums where taps are left beside several axes, and where points are
+    /// [`MANY`].
+    left: f64,
+    many: f64,
+    /// A row of a result.
+    row: f64,
+    /// An element of the input or result whose neighbours belong to other residues.
+    apart: f64,
+    /// A value of the weights at a point; the same where points are so [`MANY`] that they lie on as many
+    /// pages; and one that no cache holds, each time that it is read.
+    lift: f64,
+    lift_many: f64,
+    read: f64,
+    /// A byte of arrays that the second-level cache does not hold.
+    far: f64,
+}
+
+/// Fitted to the logarithms of 449 times of `benches/compare.py --choices` that are no more than 1.6 times those
+/// of the fastest way, by F(2,3) and F(4,3) in float32 and float64, on one thread of a Sapphire Rapids core in
+/// November 2026; then products without taps that are left were made a tenth cheaper, as layers of
+/// ResNet-50 and VGG take. 98 % of those
+/// times are within 1.5 times of what was measured, 75 % within 1.2. `left` and `many` are from five volumes.
+const RATES: Rates = Rates {
+    call: 6600.0,
+    product: 0.93 / 3.0,
+    product_left: 1.04 / 3.0,
+    analyse: 0.3,
+    synthesise: 0.05,
+    result: 0.25,
+    left: 0.22,
+    many: 0.1,
+    row: 12.8,
+    apart: 0.44,
+    lift: 0.24,
+    lift_many: 1.5,
+    read: 0.13,
+    far: 0.0225,
+};
+
+/// Points of a tile that are many.
+const MANY: usize = 64;
+
+/// Tiles of products.
+const TILES: TileShape = TileShape { rows: 14, columns: 2 };
 
 impl Tiling {
     /// The one that is predicted to take the least time, of those that a precision allows.
@@ -178,46 +218,50 @@ impl Tiling {
         let [groups, channels, outputs, points, taps] =
             [geometry.groups, geometry.channels, geometry.outputs, self.points(), self.taps()]
                 .map(|n| n as f64);
-        let tiles = images as f64 * self.tiles();
+        let images = images as f64;
+        let tiles = self.tiles();
         // What a tile reads beside its own along the axes that are not transformed.
         let reach = |side: &Side| {
             if side.tiled() {
                 return 1.0;
             }
-            let held = crate::slab::extent(&side.axis, side.axis.output);
+            let held = extent(&side.axis, side.axis.output);
             held as f64 / side.axis.output.max(1) as f64
         };
-        let read = tiles * self.sides.iter().map(reach).product::<f64>();
-        // Few outputs fill few rows of a product's tile.
-        let product = PRODUCT * (4.0 / outputs).max(1.0);
-        let staged = read * self.outputs() as f64 * 1.3;
-        // All weights are read once a block.
-        let blocks = (self.tiles() / region::most_tiles(self, geometry, element) as f64).ceil();
-        let reads = if region::weight_bytes(self, geometry, element) > WEIGHTS_BYTES {
-            let more = (points * taps - geometry.kernel_taps() as f64).max(0.0);
-            images as f64 * blocks * more * channels * outputs * READ
-        } else {
-            0.0
-        };
-        // Vectors have what lies between rows where the last axis is not transformed; and the last one of
-        // an image may not be full.
-        let lanes = (LINE / element) as f64;
-        let row = self.sides.last().map_or(1.0, reach);
-        let filled = images as f64 * (self.tiles() * row / lanes).ceil() * lanes;
-        let scattered = self.points() > FEW || taps > 1.0 && self.forms().len() > 1;
-        let scatter = if scattered { SCATTER } else { 0.0 };
-        let is_apart = |side: &Side| side.tiled() && side.axis.dilation > 1;
-        let apart = if self.sides.last().is_some_and(is_apart) { APART } else { 0.0 };
-        let one = filled * points * taps * channels * outputs * product
-            + reads
-            + read * channels * points * (ANALYSE + scatter)
-            + tiles * outputs * points * (SYNTHESISE + scatter)
-            + staged * channels * (STAGE + apart)
-            + tiles * self.outputs() as f64 * outputs * apart;
-        let lift = (points * taps * LIFT - geometry.kernel_taps() as f64 * PACK).max(0.0);
-        let lift = lift * channels * outputs;
-        let scale = groups * element as f64 / 4.0;
-        Cost { weights: scale * lift, work: CALL + scale * one }
+        let (last, outer) = self.sides.split_last().expect("a geometry has axes");
+        // Vectors of a block have what lies between rows where the last axis is not transformed; and its last
+        // one may not be full.
+        let lanes = LINE / element;
+        let blocks = (tiles / region::most_tiles(self, geometry, element) as f64).ceil();
+        let vectors = (tiles * reach(last) / (blocks * lanes as f64)).ceil();
+        let filled = images * blocks * vectors * lanes as f64;
+        let read = outer.iter().map(reach).product::<f64>();
+        let cycles = NOMINAL.in_tiles(geometry.outputs, &[vectors as usize], (TILES, false));
+        let product = if taps > 1.0 { RATES.product_left } else { RATES.product };
+        let products = images * blocks * cycles * points * taps * channels * product;
+        let elements = images * tiles * self.outputs() as f64;
+        let apart = if last.tiled() && last.axis.dilation > 1 { RATES.apart } else { 0.0 };
+        let staged = elements * read * reach(last) * 1.3;
+        let rows = images * geometry.image_rows();
+        let pairs = channels * outputs;
+        let values = points * taps * pairs;
+        let cached = region::weight_bytes(self, geometry, element) <= WEIGHTS_BYTES;
+        let reads = if cached { 0.0 } else { images * blocks * values * RATES.read };
+        let lift = if self.points() < MANY { RATES.lift } else { RATES.lift_many };
+        let left = if taps > 1.0 && self.forms().len() > 1 { RATES.left } else { 0.0 };
+        let more = left + if self.points() < MANY { 0.0 } else { RATES.many };
+        let input = channels * read * (RATES.analyse + more);
+        let one = filled * points * (input + outputs * (RATES.synthesise + more))
+            + elements * outputs * (RATES.result + apart)
+            + staged * channels * apart
+            + reads;
+        let wide = element as f64 / 4.0;
+        Cost {
+            weights: groups * wide * values * lift,
+            work: RATES.call
+                + groups * (products + wide * one + rows * outputs * RATES.row)
+                + far(geometry.image_bytes(element) * images, RATES.far),
+        }
     }
 }
 
