@@ -68,7 +68,8 @@ struct Shown {
     at: usize,
 }
 
-/// Where the padded positions of an axis, as [`input`] computes their gradient, show its elements.
+/// Where the padded positions of an axis, as [`input`](super::input) computes their gradient, show its
+/// elements.
 fn shown(axis: &Axis) -> Result<Shown, Error> {
     let again = axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
     let padded = if again { axis.input as isize + axis.before + axis.after } else { 0 };
