@@ -2,8 +2,8 @@
 
 Each is written, and each of its options described, once. Type checkers and editors see the
 parameters through the type of `over_ranks`, and `help` in the signatures and docstrings that it
-makes. Such a call passes through a function more, a tenth of a microsecond: `conv1d`, `conv2d` and
-`conv3d`, whose calls may take one, are written out.
+makes. Such a call passes through a function more, 0.17 microseconds (Sapphire Rapids): `conv1d`,
+`conv2d` and `conv3d`, whose smallest calls take less than two, are written out.
 """
 
 from __future__ import annotations
