@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::cover::Cover;
+use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::memory::Workspace;
 use crate::operand::{Taps, Weights};
@@ -26,8 +27,7 @@ pub struct Packed<T> {
     groups: usize,
     /// Output channels of a group, and the panels that they fill.
     outputs: usize,
-    /// Panels of a group.
-    pub panels: usize,
+    panels: usize,
     element: PhantomData<T>,
 }
 
@@ -113,29 +113,81 @@ impl<T: Tiled> Packed<T> {
         self.groups * self.panels * self.taps * self.lanes
     }
 
-    /// All panels.
-    pub fn memory(&self) -> Memory<'_, T> {
-        Memory::of(&self.data.elements()[..self.len()])
+    /// As an operand.
+    pub fn vectors(&self, kernel: &[usize]) -> Vectors<'_, T> {
+        let Packed { lanes, taps, groups, outputs, panels, .. } = *self;
+        let strides = crate::view::contiguous(kernel, lanes);
+        let axis = |(&n, stride): (&usize, isize)| (0..n as isize).map(|i| i * stride).collect();
+        let channel = (kernel.iter().product::<usize>() * lanes) as isize;
+        Vectors {
+            memory: Memory::of(&self.data.elements()[..self.len()]),
+            taps: Taps { channel, axes: kernel.iter().zip(strides).map(axis).collect() },
+            start: 0,
+            panel: (taps * lanes) as isize,
+            group: (panels * taps * lanes) as isize,
+            lanes,
+            groups,
+            outputs,
+            panels,
+        }
+    }
+}
+
+/// Weights as the column operand: in panels of neighbouring output channels, which are packed or lie so.
+#[derive(Debug)]
+pub struct Vectors<'a, T> {
+    /// All of them.
+    pub memory: Memory<'a, T>,
+    /// Where taps lie in a panel.
+    pub taps: Taps,
+    /// The element where the first panel starts, and elements to the next one and to the next group's.
+    start: isize,
+    panel: isize,
+    group: isize,
+    lanes: usize,
+    groups: usize,
+    outputs: usize,
+    /// Panels of a group.
+    pub panels: usize,
+}
+
+impl<'a, T: Tiled> Vectors<'a, T> {
+    /// Whether weights can be read where they lie: neighbouring outputs are neighbours in memory and fill
+    /// whole vectors, as those of a gradient with one tap do.
+    pub fn lie(weights: &Weights<'_, T>, outputs: usize, lanes: usize) -> bool {
+        weights.row() == 1 && outputs.is_multiple_of(lanes)
+    }
+
+    /// Weights which [`lie`](Self::lie) so, for vectors of `lanes` elements.
+    pub fn in_place(
+        weights: &'a Weights<'_, T>,
+        geometry: &Geometry,
+        lanes: usize,
+    ) -> Result<Self, Error> {
+        let outputs = geometry.outputs;
+        let start = weights.output(0);
+        Ok(Vectors {
+            memory: weights.memory(),
+            taps: weights.taps()?,
+            start,
+            panel: lanes as isize,
+            group: weights.output(outputs) - start,
+            lanes,
+            groups: geometry.groups,
+            outputs,
+            panels: outputs / lanes,
+        })
     }
 
     /// The element where the panels of a group start.
     pub fn group(&self, group: usize) -> isize {
-        (group * self.panels * self.taps * self.lanes) as isize
-    }
-
-    /// Where taps lie in a panel.
-    pub fn taps(&self, kernel: &[usize]) -> Taps {
-        let strides = crate::view::contiguous(kernel, self.lanes);
-        let axis = |(&n, stride): (&usize, isize)| (0..n as isize).map(|i| i * stride).collect();
-        let channel = kernel.iter().product::<usize>() * self.lanes;
-        Taps { channel: channel as isize, axes: kernel.iter().zip(strides).map(axis).collect() }
+        self.start + group as isize * self.group
     }
 
     /// Vectors over some panels of a group, the results of which are `step` bytes apart, and whether whole
     /// ones may go there directly.
     pub fn cover(&self, panels: Range<usize>, (step, direct): (isize, bool)) -> Cover {
-        let from = (self.taps * self.lanes) as isize;
-        Cover::of_channels(panels, self.outputs, (self.lanes, from), (step, direct))
+        Cover::of_channels(panels, self.outputs, (self.lanes, self.panel), (step, direct))
     }
 
     /// A bias as the panels of all groups have it.
@@ -192,7 +244,7 @@ mod tests {
                 assert_eq!(value, if output < outputs { expected } else { 0.0 }, "{i}");
             }
             let bias: Vec<f32> = (0..42).map(|i| i as f32).collect();
-            let padded = packed.bias(&bias);
+            let padded = packed.vectors(&[1, 2, 5]).bias(&bias);
             assert_eq!((padded[20], padded[21], padded[packed.panels * lanes]), (20.0, 0.0, 21.0));
         }
     }

@@ -1,5 +1,6 @@
 //! Weights as methods want them, which serve a call, or all calls of a plan.
 
+use std::convert::Infallible;
 use std::sync::OnceLock;
 
 use crate::fft::Kept;
@@ -42,6 +43,33 @@ impl<T: Tiled> Prepared<T> {
         let packed = self.packed.get().map_or(0, Packed::bytes);
         let filters = self.filters.get().map_or(0, Filters::bytes);
         packed + filters + self.spectra.get().map_or(0, Kept::bytes)
+    }
+}
+
+/// Weights as each phase of the gradient of an input wants them.
+#[derive(Debug)]
+pub struct Phases<T>(OnceLock<Vec<Prepared<T>>>);
+
+impl<T> Default for Phases<T> {
+    fn default() -> Self {
+        Phases(OnceLock::new())
+    }
+}
+
+impl<T> Phases<T> {
+    /// Places for `count` of them, of a plan or of one call; `None` if there are places for others already,
+    /// since a plan keeps them for one way of cutting its groups.
+    pub fn of(&self, count: usize, kept: bool) -> Option<&[Prepared<T>]> {
+        let make = || Ok((0..count).map(|_| Prepared::new(kept)).collect());
+        let Ok(places) = once::<_, Infallible>(&self.0, make);
+        (places.len() == count).then_some(places)
+    }
+}
+
+impl<T: Tiled> Phases<T> {
+    /// Bytes of all that is there.
+    pub fn bytes(&self) -> usize {
+        self.0.get().map_or(0, |places| places.iter().map(Prepared::bytes).sum())
     }
 }
 

@@ -45,6 +45,8 @@ LARGE = {
     "wide stride": case((1, 12, 301, 305), (19, 12, 5, 5), stride=(11, 7), padding=2),
     "signal": case((2, 40, 5_000), (50, 40, 9), padding="causal"),
     "upsample": case((1, 32, 16_00), (64, 32, 16), stride=8, padding=4),
+    "phases in turn": case((1, 130, 6_001), (352, 130, 3), stride=2, padding=1),
+    "whole vectors": case((2, 192, 9, 8), (130, 96, 1, 1), groups=2),
     "volume": case((1, 12, 18, 20, 21), (20, 12, 3, 3, 3), padding=1, padding_mode="edge"),
     "channels last": case(
         (2, 40, 41, 19), (33, 19, 3, 3), stride=2, padding="same", channels_last=True
@@ -558,3 +560,13 @@ def test_plan(name):
     y = replace(problem, options=linear).run(problem.floats()._replace(bias=None))
     assert same_bits(operator.matvec(x.ravel()), y.ravel())
     assert same_bits(operator.rmatvec(g.ravel()), of_input(problem, weight, g).ravel())
+
+
+def test_what_a_plan_keeps_of_its_adjoint_serves_any_size():
+    problem = case((1, 64, 1, 1), (70, 32, 3, 4), stride=(2, 3), padding=1, groups=2)
+    weight = problem.floats().weight
+    plan = faltung.Plan(weight, method="direct", stride=(2, 3), padding=1, groups=2)
+    for size in [(1, 64, 31, 33), (64, 9, 9), (3, 64, 120, 125), (1, 64, 31, 33)]:
+        g = case(plan.output_shape(size), (1,)).floats().x
+        found = grad.conv_input(size, weight, g, (2, 3), 1, groups=2, method="direct")
+        assert same_bits(plan.T(g, size), found)

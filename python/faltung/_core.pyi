@@ -91,6 +91,7 @@ def conv_transpose(
     method: object,
     precision: object,
     threads: object,
+    kept: object,
 ) -> npt.NDArray[Any]: ...
 def conv_input(
     rank: int,
@@ -110,6 +111,7 @@ def conv_input(
     method: object,
     precision: object,
     threads: object,
+    kept: object,
 ) -> npt.NDArray[Any]: ...
 def conv_weight(
     rank: int,

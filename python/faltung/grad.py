@@ -24,6 +24,7 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from . import _core
+from ._ranks import over_ranks
 from .functional import IntPerAxis, Method, Padding, PaddingMode, Precision
 
 __all__ = [
@@ -44,7 +45,23 @@ __all__ = [
 Shape = Sequence[SupportsIndex]
 
 
-def conv_input(
+# What several of these functions say of their result.
+PARTS = {
+    "result": """
+    dtype : dtype, optional
+        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
+    accumulate : bool
+        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
+        of sums, follows from `dtype` here.)
+    out : ndarray, optional
+        Receives the gradient and is returned. It must have exactly its shape and dtype and not
+        overlap an operand; any strides will do.
+    """
+}
+
+
+def _conv_input(
+    rank: int,
     input_size: Shape,
     weight: npt.ArrayLike,
     grad_output: npt.ArrayLike,
@@ -75,14 +92,7 @@ def conv_input(
         The gradient of the result, of any strides and dtype that `faltung.conv` takes.
     stride, padding, dilation, groups, padding_mode, flip, channels_last
         Those of the convolution, as in `faltung.conv`. Its `padding_value` does not matter here.
-    dtype : dtype, optional
-        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
-    accumulate : bool
-        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
-        of sums, follows from `dtype` here.)
-    out : ndarray, optional
-        Receives the gradient and is returned. It must have exactly its shape and dtype and not
-        overlap an operand; any strides will do.
+    {result}
     method, precision, threads
         As in `faltung.conv`.
 
@@ -124,192 +134,40 @@ def conv_input(
     9.0
     """
     return _core.conv_input(
-        0, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, precision, threads,
+        rank, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode,
+        flip, channels_last, dtype, accumulate, out, method, precision, threads, None,
     )  # fmt: skip
 
 
-def conv1d_input(
-    input_size: Shape,
-    weight: npt.ArrayLike,
-    grad_output: npt.ArrayLike,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    dilation: IntPerAxis = 1,
-    groups: SupportsIndex = 1,
-    *,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    flip: bool = False,
-    channels_last: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    method: Method = "auto",
-    precision: Precision = "high",
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the input of `faltung.conv1d`: `conv_input` over exactly one spatial axis.
-
-    Parameters
-    ----------
-    input_size : sequence of int
-        The shape of the input: (N, C, W) or (C, W); (N, W, C) or (W, C) with
-        `channels_last`.
-    weight : array_like, shape (O, C // groups, kW)
-        The kernels of the convolution.
-    grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
-        The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
-method, precision, threads
-        As in `conv_input`.
-
-    Returns
-    -------
-    ndarray, shape `input_size`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_input`; ValueError too if `weight` has other than three axes.
-
-    See Also
-    --------
-    conv_input : what every parameter means.
-
-    Examples
-    --------
+conv_input, conv1d_input, conv2d_input, conv3d_input = over_ranks(
+    "conv{}_input",
+    _conv_input,
+    [
+        """
     >>> import numpy as np, faltung
     >>> weight, grad_output = np.ones((4, 3, 3)), np.ones((2, 4, 8))
     >>> faltung.grad.conv1d_input((2, 3, 10), weight, grad_output).shape
     (2, 3, 10)
-    """
-    return _core.conv_input(
-        1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, precision, threads,
-    )  # fmt: skip
-
-
-def conv2d_input(
-    input_size: Shape,
-    weight: npt.ArrayLike,
-    grad_output: npt.ArrayLike,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    dilation: IntPerAxis = 1,
-    groups: SupportsIndex = 1,
-    *,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    flip: bool = False,
-    channels_last: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    method: Method = "auto",
-    precision: Precision = "high",
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the input of `faltung.conv2d`: `conv_input` over exactly two spatial axes.
-
-    Parameters
-    ----------
-    input_size : sequence of int
-        The shape of the input: (N, C, H, W) or (C, H, W); (N, H, W, C) or (H, W, C) with
-        `channels_last`.
-    weight : array_like, shape (O, C // groups, kH, kW)
-        The kernels of the convolution.
-    grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
-        The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
-method, precision, threads
-        As in `conv_input`.
-
-    Returns
-    -------
-    ndarray, shape `input_size`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_input`; ValueError too if `weight` has other than four axes.
-
-    See Also
-    --------
-    conv_input : what every parameter means.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> weight, grad_output = np.ones((4, 3, 3, 3)), np.ones((2, 4, 7, 8))
     >>> faltung.grad.conv2d_input((2, 3, 9, 10), weight, grad_output).shape
     (2, 3, 9, 10)
-    """
-    return _core.conv_input(
-        2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, precision, threads,
-    )  # fmt: skip
-
-
-def conv3d_input(
-    input_size: Shape,
-    weight: npt.ArrayLike,
-    grad_output: npt.ArrayLike,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    dilation: IntPerAxis = 1,
-    groups: SupportsIndex = 1,
-    *,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    flip: bool = False,
-    channels_last: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    method: Method = "auto",
-    precision: Precision = "high",
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the input of `faltung.conv3d`: `conv_input` over exactly three spatial axes.
-
-    Parameters
-    ----------
-    input_size : sequence of int
-        The shape of the input: (N, C, D, H, W) or (C, D, H, W); with `channels_last`,
-        (N, D, H, W, C) or (D, H, W, C).
-    weight : array_like, shape (O, C // groups, kD, kH, kW)
-        The kernels of the convolution.
-    grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
-        The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, flip, channels_last, dtype, accumulate, out, \
-method, precision, threads
-        As in `conv_input`.
-
-    Returns
-    -------
-    ndarray, shape `input_size`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_input`; ValueError too if `weight` has other than five axes.
-
-    See Also
-    --------
-    conv_input : what every parameter means.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> weight, grad_output = np.ones((4, 3, 3, 3, 3)), np.ones((2, 4, 6, 7, 8))
     >>> faltung.grad.conv3d_input((2, 3, 8, 9, 10), weight, grad_output).shape
     (2, 3, 8, 9, 10)
-    """
-    return _core.conv_input(
-        3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, flip,
-        channels_last, dtype, accumulate, out, method, precision, threads,
-    )  # fmt: skip
+    """,
+    ],
+    PARTS,
+)
 
 
-def conv_weight(
+def _conv_weight(
+    rank: int,
     x: npt.ArrayLike,
     weight_size: Shape,
     grad_output: npt.ArrayLike,
@@ -343,14 +201,7 @@ def conv_weight(
         Those of the convolution, as in `faltung.conv`.
     per_sample : bool
         Keep the gradients of the images of a batch apart.
-    dtype : dtype, optional
-        That of the gradient, as in `faltung.conv`; sums are kept in what it needs.
-    accumulate : bool
-        Add to `out` rather than overwrite it. (What `accumulate` names in `faltung.conv`, the dtype
-        of sums, follows from `dtype` here.)
-    out : ndarray, optional
-        Receives the gradient and is returned. It must have exactly its shape and dtype and not
-        overlap an operand; any strides will do.
+    {result}
     threads
         As in `faltung.conv`.
 
@@ -399,190 +250,36 @@ def conv_weight(
     [[[ 1. -2.  3.]]]
     """
     return _core.conv_weight(
-        0, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
-        threads,
+        rank, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out, threads,
     )  # fmt: skip
 
 
-def conv1d_weight(
-    x: npt.ArrayLike,
-    weight_size: Shape,
-    grad_output: npt.ArrayLike,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    dilation: IntPerAxis = 1,
-    groups: SupportsIndex = 1,
-    *,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: complex = 0,
-    flip: bool = False,
-    channels_last: bool = False,
-    per_sample: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the weight of `faltung.conv1d`: `conv_weight` over exactly one spatial axis.
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, W) or (C, W), or with the channels last
-        The input of the convolution.
-    weight_size : sequence of int
-        The shape of the weight, (O, C // groups, kW).
-    grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
-        The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, dtype, accumulate, out, threads
-        As in `conv_weight`.
-
-    Returns
-    -------
-    ndarray, shape `weight_size`, or (N, *weight_size) with `per_sample`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_weight`; ValueError too if `weight_size` has other than three sizes.
-
-    See Also
-    --------
-    conv_weight : what every parameter means, the formula and the order of its sum.
-
-    Examples
-    --------
+conv_weight, conv1d_weight, conv2d_weight, conv3d_weight = over_ranks(
+    "conv{}_weight",
+    _conv_weight,
+    [
+        """
     >>> import numpy as np, faltung
     >>> x, grad_output = np.ones((2, 3, 10)), np.ones((2, 4, 8))
     >>> faltung.grad.conv1d_weight(x, (4, 3, 3), grad_output).shape
     (4, 3, 3)
-    """
-    return _core.conv_weight(
-        1, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
-        threads,
-    )  # fmt: skip
-
-
-def conv2d_weight(
-    x: npt.ArrayLike,
-    weight_size: Shape,
-    grad_output: npt.ArrayLike,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    dilation: IntPerAxis = 1,
-    groups: SupportsIndex = 1,
-    *,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: complex = 0,
-    flip: bool = False,
-    channels_last: bool = False,
-    per_sample: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the weight of `faltung.conv2d`: `conv_weight` over exactly two spatial axes.
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, H, W) or (C, H, W), or with the channels last
-        The input of the convolution.
-    weight_size : sequence of int
-        The shape of the weight, (O, C // groups, kH, kW).
-    grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
-        The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, dtype, accumulate, out, threads
-        As in `conv_weight`.
-
-    Returns
-    -------
-    ndarray, shape `weight_size`, or (N, *weight_size) with `per_sample`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_weight`; ValueError too if `weight_size` has other than four sizes.
-
-    See Also
-    --------
-    conv_weight : what every parameter means, the formula and the order of its sum.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> x, grad_output = np.ones((2, 3, 9, 10)), np.ones((2, 4, 7, 8))
     >>> faltung.grad.conv2d_weight(x, (4, 3, 3, 3), grad_output).shape
     (4, 3, 3, 3)
-    """
-    return _core.conv_weight(
-        2, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
-        threads,
-    )  # fmt: skip
-
-
-def conv3d_weight(
-    x: npt.ArrayLike,
-    weight_size: Shape,
-    grad_output: npt.ArrayLike,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    dilation: IntPerAxis = 1,
-    groups: SupportsIndex = 1,
-    *,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    padding_value: complex = 0,
-    flip: bool = False,
-    channels_last: bool = False,
-    per_sample: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the weight of `faltung.conv3d`: `conv_weight` over exactly three spatial axes.
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, D, H, W) or (C, D, H, W), or with the channels last
-        The input of the convolution.
-    weight_size : sequence of int
-        The shape of the weight, (O, C // groups, kD, kH, kW).
-    grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
-        The gradient of the result.
-    stride, padding, dilation, groups, padding_mode, padding_value, flip, channels_last, \
-per_sample, dtype, accumulate, out, threads
-        As in `conv_weight`.
-
-    Returns
-    -------
-    ndarray, shape `weight_size`, or (N, *weight_size) with `per_sample`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_weight`; ValueError too if `weight_size` has other than five sizes.
-
-    See Also
-    --------
-    conv_weight : what every parameter means, the formula and the order of its sum.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> x, grad_output = np.ones((2, 3, 8, 9, 10)), np.ones((2, 4, 6, 7, 8))
     >>> faltung.grad.conv3d_weight(x, (4, 3, 3, 3, 3), grad_output).shape
     (4, 3, 3, 3, 3)
-    """
-    return _core.conv_weight(
-        3, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, dtype, accumulate, out,
-        threads,
-    )  # fmt: skip
+    """,
+    ],
+    PARTS,
+)
 
 
 def conv_bias(
@@ -637,7 +334,8 @@ def conv_bias(
     )
 
 
-def conv1d_bias(
+def _conv_bias(
+    rank: int,
     grad_output: npt.ArrayLike,
     *,
     channels_last: bool = False,
@@ -647,14 +345,19 @@ def conv1d_bias(
     out: npt.NDArray[Any] | None = None,
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
-    """Gradient of the bias of `faltung.conv1d`: `conv_bias` over exactly one spatial axis.
+    """Gradient of the bias of `faltung.conv`: the sum over the batch and all positions.
 
     Parameters
     ----------
-    grad_output : array_like, shape (N, O, oW) or (O, oW), or with the channels last
-        The gradient of the result.
-    channels_last, per_sample, dtype, accumulate, out, threads
-        As in `conv_weight`.
+    grad_output : array_like, shape (N, O, *output) or (O, *output), or with the channels last
+        The gradient of the result, of any strides and dtype that `faltung.conv` takes.
+    channels_last : bool
+        That of the convolution.
+    per_sample : bool
+        Keep the sums of the images of a batch apart.
+    {result}
+    threads : int, optional
+        As in `faltung.conv`.
 
     Returns
     -------
@@ -667,100 +370,32 @@ def conv1d_bias(
 
     See Also
     --------
-    conv_bias : the order of the sum.
+    conv_bias : the same for any number of axes, and the order of the sum.
+    """
+    return _core.conv_bias(
+        rank, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
+    )
 
-    Examples
-    --------
+
+_, conv1d_bias, conv2d_bias, conv3d_bias = over_ranks(
+    "conv{}_bias",
+    _conv_bias,
+    [
+        """
     >>> import numpy as np, faltung
     >>> faltung.grad.conv1d_bias(np.ones((2, 4, 8)), per_sample=True).shape
     (2, 4)
-    """
-    return _core.conv_bias(
-        1, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
-    )
-
-
-def conv2d_bias(
-    grad_output: npt.ArrayLike,
-    *,
-    channels_last: bool = False,
-    per_sample: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the bias of `faltung.conv2d`: `conv_bias` over exactly two spatial axes.
-
-    Parameters
-    ----------
-    grad_output : array_like, shape (N, O, oH, oW) or (O, oH, oW), or with the channels last
-        The gradient of the result.
-    channels_last, per_sample, dtype, accumulate, out, threads
-        As in `conv_weight`.
-
-    Returns
-    -------
-    ndarray, shape (O,), or (N, O) with `per_sample`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_weight`.
-
-    See Also
-    --------
-    conv_bias : the order of the sum.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> faltung.grad.conv2d_bias(np.ones((2, 4, 7, 8)), per_sample=True).shape
     (2, 4)
-    """
-    return _core.conv_bias(
-        2, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
-    )
-
-
-def conv3d_bias(
-    grad_output: npt.ArrayLike,
-    *,
-    channels_last: bool = False,
-    per_sample: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: bool = False,
-    out: npt.NDArray[Any] | None = None,
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Gradient of the bias of `faltung.conv3d`: `conv_bias` over exactly three spatial axes.
-
-    Parameters
-    ----------
-    grad_output : array_like, shape (N, O, oD, oH, oW) or (O, oD, oH, oW), or with the channels last
-        The gradient of the result.
-    channels_last, per_sample, dtype, accumulate, out, threads
-        As in `conv_weight`.
-
-    Returns
-    -------
-    ndarray, shape (O,), or (N, O) with `per_sample`
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_weight`.
-
-    See Also
-    --------
-    conv_bias : the order of the sum.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> faltung.grad.conv3d_bias(np.ones((2, 4, 6, 7, 8)), per_sample=True).shape
     (2, 4)
-    """
-    return _core.conv_bias(
-        3, grad_output, channels_last, per_sample, dtype, accumulate, out, threads
-    )
+    """,
+    ],
+    PARTS,
+)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from . import _core
 from .explain import Explanation, explained
 from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, Precision
-from .grad import conv_bias, conv_input, conv_weight
-from .transpose import conv_transpose
+from .grad import conv_bias, conv_weight
 
 __all__ = ["Plan"]
 
@@ -220,8 +219,7 @@ channels_last, dtype, accumulate, method, precision, threads
         }
         shared["channels_last"] = o["channels_last"]
         if "x" in wanted:
-            method = {name: o[name] for name in ("method", "precision")}
-            found["x"] = conv_input(x.shape, self._weight, g, **shared, **method, **more)
+            found["x"] = self.T(g, x.shape, threads=threads)
         if "weight" in wanted:
             value = {"padding_value": o["padding_value"]}
             found["weight"] = conv_weight(x, self._weight.shape, g, **shared, **value, **more)
@@ -233,6 +231,8 @@ channels_last, dtype, accumulate, method, precision, threads
     @property
     def T(self) -> Transposed:
         """The adjoint of the plan's linear part (no bias, no activation), as a plan.
+
+        Its packed weights are kept with the plan's, from its first call on.
 
         Examples
         --------
@@ -393,17 +393,19 @@ class Transposed:
         -------
         ndarray
         """
-        o, weight = self.T.options, self.T.weight
-        threads = o["threads"] if threads is None else threads
-        shared: dict[str, Any] = {
-            name: o[name]
-            for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
-        }
-        more = {name: o[name] for name in ("channels_last", "method", "precision")}
-        more["threads"] = threads
+        o, weight, kept = self.T._options, self.T._weight, self.T._kept
+        threads = self.T._threads(threads)
         if shape is None:
-            return conv_transpose(x, weight, **shared, **more, out=out)
-        return conv_input(shape, weight, x, **shared, **more, out=out)
+            return _core.conv_transpose(
+                0, x, weight, None, o["stride"], o["padding"], 0, o["groups"], o["dilation"], None,
+                o["padding_mode"], o["flip"], None, o["channels_last"], None, None, out,
+                o["method"], o["precision"], threads, kept,
+            )  # fmt: skip
+        return _core.conv_input(
+            0, shape, weight, x, o["stride"], o["padding"], o["dilation"], o["groups"],
+            o["padding_mode"], o["flip"], o["channels_last"], None, False, out, o["method"],
+            o["precision"], threads, kept,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"{self.T!r}.T"

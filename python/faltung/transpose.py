@@ -12,12 +12,14 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from . import _core
+from ._ranks import over_ranks
 from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, Precision
 
 __all__ = ["conv_transpose", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 
-def conv_transpose(
+def _conv_transpose(
+    rank: int,
     x: npt.ArrayLike,
     weight: npt.ArrayLike,
     bias: npt.ArrayLike | None = None,
@@ -134,64 +136,17 @@ def conv_transpose(
     3127.0
     """
     return _core.conv_transpose(
-        0, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
+        rank, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
         padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
-        threads,
+        threads, None,
     )  # fmt: skip
 
 
-def conv_transpose1d(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    output_padding: IntPerAxis = 0,
-    groups: SupportsIndex = 1,
-    dilation: IntPerAxis = 1,
-    *,
-    output_size: IntPerAxis | None = None,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    flip: bool = False,
-    activation: Activation | None = None,
-    channels_last: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: npt.DTypeLike | None = None,
-    out: npt.NDArray[Any] | None = None,
-    method: Method = "auto",
-    precision: Precision = "high",
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Convolve signals transposed: `conv_transpose` over exactly one spatial axis.
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, W) or (C, W)
-        (N, W, C) or (W, C) with `channels_last`.
-    weight : array_like, shape (C, O // groups, kW)
-        The weight of the convolution whose adjoint this is.
-    bias : array_like, shape (O,), optional
-        Added to each channel of the result.
-    stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, dtype, accumulate, out, method, precision, threads
-        As in `conv_transpose`.
-
-    Returns
-    -------
-    ndarray, shape (N, O, oW) or (O, oW)
-        (N, oW, O) or (oW, O) with `channels_last`.
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_transpose`; ValueError too if `weight` has other than three axes.
-
-    See Also
-    --------
-    conv_transpose : what every parameter means, the formula and its source.
-
-    Examples
-    --------
+conv_transpose, conv_transpose1d, conv_transpose2d, conv_transpose3d = over_ranks(
+    "conv_transpose{}",
+    _conv_transpose,
+    [
+        """
     >>> import numpy as np, faltung
     >>> x = np.array([[1, 2, 4]], dtype=np.float32)
     >>> tent = np.array([[[0.5, 1, 0.5]]], dtype=np.float32)
@@ -202,66 +157,8 @@ activation, channels_last, dtype, accumulate, out, method, precision, threads
     array([[1. , 1.5, 2. , 3. , 4. ]], dtype=float32)
     >>> faltung.conv_transpose1d(x, tent, stride=2, padding=1, output_padding=1)
     array([[1. , 1.5, 2. , 3. , 4. , 2. ]], dtype=float32)
-    """
-    return _core.conv_transpose(
-        1, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
-        threads,
-    )  # fmt: skip
-
-
-def conv_transpose2d(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    output_padding: IntPerAxis = 0,
-    groups: SupportsIndex = 1,
-    dilation: IntPerAxis = 1,
-    *,
-    output_size: IntPerAxis | None = None,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    flip: bool = False,
-    activation: Activation | None = None,
-    channels_last: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: npt.DTypeLike | None = None,
-    out: npt.NDArray[Any] | None = None,
-    method: Method = "auto",
-    precision: Precision = "high",
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Convolve images transposed: `conv_transpose` over exactly two spatial axes.
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, H, W) or (C, H, W)
-        (N, H, W, C) or (H, W, C) with `channels_last`.
-    weight : array_like, shape (C, O // groups, kH, kW)
-        The weight of the convolution whose adjoint this is.
-    bias : array_like, shape (O,), optional
-        Added to each channel of the result.
-    stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, dtype, accumulate, out, method, precision, threads
-        As in `conv_transpose`.
-
-    Returns
-    -------
-    ndarray, shape (N, O, oH, oW) or (O, oH, oW)
-        (N, oH, oW, O) or (oH, oW, O) with `channels_last`.
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_transpose`; ValueError too if `weight` has other than four axes.
-
-    See Also
-    --------
-    conv_transpose : what every parameter means, the formula and its source.
-
-    Examples
-    --------
+    """,
+        """
     Each pixel becomes a block of four:
 
     >>> import numpy as np, faltung
@@ -271,74 +168,13 @@ activation, channels_last, dtype, accumulate, out, method, precision, threads
             [1., 1., 2., 2.],
             [3., 3., 4., 4.],
             [3., 3., 4., 4.]]], dtype=float32)
-    """
-    return _core.conv_transpose(
-        2, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
-        threads,
-    )  # fmt: skip
-
-
-def conv_transpose3d(
-    x: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    bias: npt.ArrayLike | None = None,
-    stride: IntPerAxis = 1,
-    padding: Padding = 0,
-    output_padding: IntPerAxis = 0,
-    groups: SupportsIndex = 1,
-    dilation: IntPerAxis = 1,
-    *,
-    output_size: IntPerAxis | None = None,
-    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
-    flip: bool = False,
-    activation: Activation | None = None,
-    channels_last: bool = False,
-    dtype: npt.DTypeLike | None = None,
-    accumulate: npt.DTypeLike | None = None,
-    out: npt.NDArray[Any] | None = None,
-    method: Method = "auto",
-    precision: Precision = "high",
-    threads: SupportsIndex | None = None,
-) -> npt.NDArray[Any]:
-    """Convolve volumes transposed: `conv_transpose` over exactly three spatial axes.
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, D, H, W) or (C, D, H, W)
-        (N, D, H, W, C) or (D, H, W, C) with `channels_last`.
-    weight : array_like, shape (C, O // groups, kD, kH, kW)
-        The weight of the convolution whose adjoint this is.
-    bias : array_like, shape (O,), optional
-        Added to each channel of the result.
-    stride, padding, output_padding, groups, dilation, output_size, padding_mode, flip, \
-activation, channels_last, dtype, accumulate, out, method, precision, threads
-        As in `conv_transpose`.
-
-    Returns
-    -------
-    ndarray, shape (N, O, oD, oH, oW) or (O, oD, oH, oW)
-        (N, oD, oH, oW, O) or (oD, oH, oW, O) with `channels_last`.
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As in `conv_transpose`; ValueError too if `weight` has other than five axes.
-
-    See Also
-    --------
-    conv_transpose : what every parameter means, the formula and its source.
-
-    Examples
-    --------
+    """,
+        """
     >>> import numpy as np, faltung
     >>> x = np.ones((16, 4, 8, 8), dtype=np.float32)
     >>> weight = np.ones((16, 5, 3, 3, 3), dtype=np.float32)
     >>> faltung.conv_transpose3d(x, weight, stride=2, padding=1, output_size=(8, 16, 16)).shape
     (5, 8, 16, 16)
-    """
-    return _core.conv_transpose(
-        3, x, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-        padding_mode, flip, activation, channels_last, dtype, accumulate, out, method, precision,
-        threads,
-    )  # fmt: skip
+    """,
+    ],
+)

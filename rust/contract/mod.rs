@@ -17,7 +17,7 @@ use crate::geometry::Geometry;
 use crate::memory::with_scratch;
 use crate::offer::Description;
 use crate::operand::{self, Forward};
-use crate::packed::Packed;
+use crate::packed::{Packed, Vectors};
 use crate::parallel::{Stopped, Team, Turn, even_parts};
 use crate::prepared::once;
 use crate::problem::Problem;
@@ -60,15 +60,19 @@ pub fn direct<T: Tiled>(
         return team.share(windows.items(), |turn| windows.work(turn));
     }
     let roles = Roles::choose(problem, kernels);
-    let packed = match roles {
+    let vectors = match roles {
+        Roles::Positions if roles::in_place(problem, kernels) => {
+            Some(Vectors::in_place(problem.weights, geometry, kernels.lanes)?)
+        }
         Roles::Positions => {
+            let kernel: Vec<usize> = geometry.axes.iter().map(|axis| axis.kernel).collect();
             let make = || Packed::new(problem.weights, geometry, kernels, &team);
-            Some(once(&problem.prepared.packed, make)?)
+            Some(once(&problem.prepared.packed, make)?.vectors(&kernel))
         }
         _ => None,
     };
     let frame = Frame::new(problem, roles, kernels, team.threads)?;
-    let nest = Nest::new(problem, (roles, packed), kernels, frame)?;
+    let nest = Nest::new(problem, (roles, vectors), kernels, frame)?;
     team.share(nest.items(), |turn| nest.work(turn))
 }
 
@@ -106,7 +110,9 @@ pub fn describe<T: Tiled>(
     let shape = if roles == Roles::Positions {
         let panels = geometry.outputs.div_ceil(kernels.lanes);
         let taps = geometry.channels * geometry.kernel_taps();
-        elements += geometry.groups * panels * taps * kernels.lanes;
+        if !roles::in_place(problem, kernels) {
+            elements += geometry.groups * panels * taps * kernels.lanes;
+        }
         frame.panel_shape(panels, kernels)
     } else {
         let (_, first) = frame.split.block(&frame.geometry, 0);
@@ -144,7 +150,7 @@ struct Nest<'a, T: Tiled> {
 /// What vectors of output channels need.
 struct Panels<'a, T> {
     /// The operand they are read from.
-    packed: &'a Packed<T>,
+    vectors: Vectors<'a, T>,
     /// The bias as they have it.
     bias: Vec<T>,
     shape: TileShape,
@@ -249,11 +255,12 @@ impl<'a, T: Tiled> Frame<'a, T> {
 impl<'a, T: Tiled> Nest<'a, T> {
     fn new(
         problem: &'a Problem<'a, T>,
-        (roles, packed): (Roles, Option<&'a Packed<T>>),
+        (roles, vectors): (Roles, Option<Vectors<'a, T>>),
         kernels: &'a Kernels<T>,
         frame: Frame<'a, T>,
     ) -> Result<Self, Error> {
-        let panel_shape = packed.map(|packed| frame.panel_shape(packed.panels, kernels));
+        let panel_shape = |vectors: &Vectors<'_, T>| frame.panel_shape(vectors.panels, kernels);
+        let panel_shape = vectors.as_ref().map(panel_shape);
         let Frame { geometry, input, split } = frame;
         let out = problem.store.out.strides();
         let mut strides = out[1..].to_vec();
@@ -261,12 +268,9 @@ impl<'a, T: Tiled> Nest<'a, T> {
             strides[ramp.axis] *= ramp.rows as isize;
         }
         let kernel: Vec<usize> = problem.geometry.axes.iter().map(|axis| axis.kernel).collect();
-        let weights = match packed {
-            Some(packed) => packed.taps(&kernel),
-            None => problem.weights.taps()?,
-        };
-        let (a, a_row, b) = match packed {
-            Some(_) => (&input.taps, input.pitches[kernel.len() - 1], &weights),
+        let weights = problem.weights.taps()?;
+        let (a, a_row, b) = match &vectors {
+            Some(vectors) => (&input.taps, input.pitches[kernel.len() - 1], &vectors.taps),
             None => (&weights, problem.weights.row(), &input.taps),
         };
         let ramp = roles.ramp();
@@ -280,15 +284,16 @@ impl<'a, T: Tiled> Nest<'a, T> {
             chain: CHAIN,
         };
         let sum = forward.sum()?;
-        let panels = packed.zip(panel_shape).map(|(packed, shape)| {
+        let panels = vectors.zip(panel_shape).map(|(vectors, shape)| {
             let cuts = (0..split.cuts).map(|cut| {
-                let panels = split.units(packed.panels, cut);
+                let panels = split.units(vectors.panels, cut);
                 let direct = problem.store.is_direct() && out[0] == size_of::<T>() as isize;
-                let cover = packed.cover(panels, (out[0], direct));
+                let cover = vectors.cover(panels, (out[0], direct));
                 // Strips of one tile: its part of B stays in the first-level cache for all rows.
                 Columns { spans: cover.strips(shape.columns, 1), cover }
             });
-            Panels { packed, bias: packed.bias(problem.store.bias), shape, cuts: cuts.collect() }
+            let cuts = cuts.collect();
+            Panels { bias: vectors.bias(problem.store.bias), vectors, shape, cuts }
         });
         Ok(Nest { problem, kernels, roles, geometry, input, sum, strides, split, panels })
     }
@@ -422,14 +427,14 @@ impl<'a, T: Tiled> Nest<'a, T> {
         let sum = &self.sum;
         if let Some(panels) = &self.panels {
             let columns = &panels.cuts[cut];
-            let first = self.split.units(panels.packed.panels, cut).start;
-            let first = (group * panels.packed.panels + first) * self.kernels.lanes;
+            let first = self.split.units(panels.vectors.panels, cut).start;
+            let first = (group * panels.vectors.panels + first) * self.kernels.lanes;
             self.contract(
                 turn,
                 totals,
                 &Work {
-                    contraction: Contraction { a: input, b: panels.packed.memory(), sum },
-                    start: (start, panels.packed.group(group)),
+                    contraction: Contraction { a: input, b: panels.vectors.memory.clone(), sum },
+                    start: (start, panels.vectors.group(group)),
                     groups: &place.groups,
                     columns,
                     to: to + (group * outputs) as isize * row,

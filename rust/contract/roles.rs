@@ -8,6 +8,7 @@ use super::windows::MOST_OUTPUTS;
 use crate::geometry::{Axis, Geometry};
 use crate::memory::LINE;
 use crate::operand::Ramp;
+use crate::packed::Vectors;
 use crate::tile::{Kernels, MOST_RAMP_ROWS, Registers, STRIP, TileShape, Tiled};
 
 /// What the rows and the vectors of tiles are.
@@ -18,7 +19,7 @@ pub(super) enum Roles {
     /// Rows are neighbouring outputs of one channel, vectors are of positions: for few channels.
     Neighbours(Ramp),
     /// Rows are positions, vectors are of output channels: no lane is lost between rows of positions
-    /// and no vector lies across two cache lines, but weights must be packed.
+    /// and no vector lies across two cache lines, but weights must be packed unless they lie so.
     Positions,
 }
 
@@ -138,6 +139,12 @@ fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     cycles * taps(geometry) / speed + stage * inputs(geometry) + ends + lone
 }
 
+/// Whether vectors of output channels read the weights where they lie rather than packed.
+pub(super) fn in_place<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> bool {
+    let lie = Vectors::lie(problem.weights, problem.geometry.outputs, kernels.lanes);
+    lie && !problem.prepared.kept
+}
+
 /// Cycles of a group of channels with rows of positions.
 fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     let geometry = problem.geometry;
@@ -156,7 +163,7 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
         step if step % 4096 == 0 => TURN_ALIASED,
         _ => TURN,
     };
-    let pack = if problem.prepared.kept { 0.0 } else { PACK };
+    let pack = if problem.prepared.kept || in_place(problem, kernels) { 0.0 } else { PACK };
     let weights = taps(geometry) * geometry.outputs as f64;
     let speed = match geometry.kernel_taps() {
         1 if problem.x.strides()[0].unsigned_abs() >= 4096 => PAGED_CHANNEL_VECTORS,

@@ -37,7 +37,7 @@ use std::ops::Range;
 use crate::contract::{SERIAL_FLOPS, block_lens, wanted_items};
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::memory::with_scratch;
+use crate::memory::{Workspace, with_scratch};
 use crate::parallel::{Stopped, Team, Turn, even_part};
 use crate::slab::Layout;
 use crate::tile::{Kernels, Strip, TileShape, Tiled};
@@ -137,11 +137,11 @@ pub fn weight<T: Tiled>(
     let row = geometry.channels * taps;
     let outputs = geometry.groups * geometry.outputs;
     let len = (images * plan.slices).saturating_mul(outputs * row);
-    let mut partial = room("the partial sums", len)?;
-    partial.resize(len, T::default());
+    let mut partial = Workspace::new::<T>("the partial sums", len)?;
+    let partial = &mut partial.elements_mut()[..len];
     let shape = [images * plan.slices, outputs, row];
     {
-        let partial = ViewMut::from_slice(&mut partial, &shape);
+        let partial = ViewMut::from_slice(partial, &shape);
         let sink = Sink::dense(&partial, geometry)?;
         team.share(images * plan.slices * plan.parts(), |turn| plan.work(turn, &sink))?;
     }

@@ -7,6 +7,7 @@ use super::arguments::{self, Any, Constant, boolean, integers, shape, spec, wron
 use super::array::{Array, Outcome, Part, canonical, ordered};
 use super::dtype::{Numbers, Wanted, with_element};
 use super::interruptible;
+use super::plan::Kept;
 use crate::adjoint::{self, Adjoint};
 use crate::error::Error;
 use crate::geometry::{Activation, Geometry, OutputSize, PerAxis, Spec};
@@ -32,6 +33,7 @@ struct Call<'py> {
     accumulate: bool,
     asked: Asked,
     threads: usize,
+    kept: Option<Bound<'py, Kept>>,
 }
 
 impl<'py> Call<'py> {
@@ -42,6 +44,8 @@ impl<'py> Call<'py> {
         let expected = self.geometry.input_shape();
         let result = Outcome::new(py, out, &expected, (&self.numbers, self.accumulate), inputs)?;
         let kernels = tile::kernels::<T>()?;
+        let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
+        let kept = kept.map(|kept| &kept.get().of::<T>().adjoint);
         for pass in self.numbers.passes((gradient, &self.weight), self.conjugated) {
             if pass.nothing && self.accumulate {
                 continue;
@@ -61,8 +65,8 @@ impl<'py> Call<'py> {
                 let activation = self.numbers.activation(self.activation);
                 let accumulate = self.accumulate || pass.adds;
                 let store = Store { out, bias: &bias, activation, accumulate };
-                let problem =
-                    Adjoint { geometry, gradient: &gradient, weights: &weights, store: &store };
+                let (gradient, weights, store) = (&gradient, &weights, &store);
+                let problem = Adjoint { geometry, gradient, weights, kept, store };
                 adjoint::input(self.asked, &problem, kernels, &Team { threads: self.threads, stop })
             })?;
         }
@@ -101,6 +105,7 @@ fn conv_input<'py>(
     method: Any<'_, 'py>,
     precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
+    kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let wanted = Wanted::new(dtype, py.None().bind(py))?;
     let input = shape("input_size", input_size)?;
@@ -122,6 +127,7 @@ fn conv_input<'py>(
         accumulate: boolean("accumulate", accumulate)?,
         asked: arguments::asked(method, precision)?,
         threads: arguments::threads(threads)?,
+        kept: Kept::given(kept)?,
     };
     arguments::check_method(call.asked, numbers.integers)?;
     with_element!(numbers.sums, T => call.run::<T>(py, out))
@@ -152,6 +158,7 @@ fn conv_transpose<'py>(
     method: Any<'_, 'py>,
     precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
+    kept: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let wanted = Wanted::new(dtype, accumulate)?;
     let x = Array::new("x", x, &wanted)?;
@@ -189,6 +196,7 @@ fn conv_transpose<'py>(
         accumulate: false,
         asked: arguments::asked(method, precision)?,
         threads: arguments::threads(threads)?,
+        kept: Kept::given(kept)?,
     };
     arguments::check_method(call.asked, numbers.integers)?;
     with_element!(numbers.sums, T => call.run::<T>(py, out))

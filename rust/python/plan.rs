@@ -15,7 +15,7 @@ use crate::geometry::{Geometry, Padding, PerAxis, Spec};
 use crate::operand::Weights;
 use crate::packed::Packed;
 use crate::parallel::{self, Team};
-use crate::prepared::{Prepared, once};
+use crate::prepared::{Phases, Prepared, once};
 use crate::quads;
 use crate::tile::{self, Tiled};
 
@@ -23,13 +23,29 @@ use crate::tile::{self, Tiled};
 /// fewer, a plan keeps nothing beside its weights.
 const PACKED_OUTPUTS: usize = 8;
 
+/// Weights of one element, for convolutions and for the gradients of their inputs.
+pub(super) struct Places<T> {
+    pub forward: Prepared<T>,
+    pub adjoint: Phases<T>,
+}
+
+impl<T: Tiled> Places<T> {
+    fn new() -> Self {
+        Places { forward: Prepared::new(true), adjoint: Phases::default() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.forward.bytes() + self.adjoint.bytes()
+    }
+}
+
 /// Prepared weights, for each element that convolutions are computed in.
 #[pyclass(frozen, module = "faltung._core")]
 pub(super) struct Kept {
-    single: Prepared<f32>,
-    double: Prepared<f64>,
-    int: Prepared<i32>,
-    long: Prepared<i64>,
+    single: Places<f32>,
+    double: Places<f64>,
+    int: Places<i32>,
+    long: Places<i64>,
     /// What [`exact::heaviest`](crate::exact::heaviest) says of them.
     heaviest: OnceLock<Option<u64>>,
     quads: OnceLock<quads::Packed>,
@@ -38,10 +54,10 @@ pub(super) struct Kept {
 impl Default for Kept {
     fn default() -> Self {
         Kept {
-            single: Prepared::new(true),
-            double: Prepared::new(true),
-            int: Prepared::new(true),
-            long: Prepared::new(true),
+            single: Places::new(),
+            double: Places::new(),
+            int: Places::new(),
+            long: Places::new(),
             heaviest: OnceLock::new(),
             quads: OnceLock::new(),
         }
@@ -49,8 +65,13 @@ impl Default for Kept {
 }
 
 impl Kept {
+    /// A plan's, if there is one.
+    pub(super) fn given<'py>(kept: Any<'_, 'py>) -> PyResult<Option<Bound<'py, Kept>>> {
+        Ok(if kept.is_none() { None } else { Some(kept.cast::<Kept>()?.clone()) })
+    }
+
     /// The places for weights of one element.
-    pub(super) fn of<T: Tiled>(&self) -> &Prepared<T> {
+    pub(super) fn of<T: Tiled>(&self) -> &Places<T> {
         let places: [&dyn Dynamic; 4] = [&self.single, &self.double, &self.int, &self.long];
         let place = places.into_iter().find_map(|place| place.downcast_ref());
         place.expect("the engine computes in these")
@@ -82,7 +103,7 @@ impl Kept {
             let weights = Weights::new(&view, weight.shape(), flip)?;
             let packed = Packed::new(&weights, geometry, kernels, &Team { threads, stop })?;
             // Nobody has seen this object before.
-            self.of::<T>().packed.set(packed).ok();
+            self.of::<T>().forward.packed.set(packed).ok();
             Ok(())
         })
     }
