@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use crate::contract::wanted_items;
 use crate::error::{Error, room};
-use crate::geometry::{Activation, Axis, Geometry, PaddingMode, gcd};
+use crate::geometry::{Axis, Geometry, PaddingMode, gcd};
 use crate::operand::{Every, Weights};
 use crate::parallel::{Stopped, Team, even_part};
 use crate::plan::{Asked, Method, Planned};
@@ -79,7 +79,7 @@ pub fn input<T: Planned>(
     let mut padded = room("the gradient of the padded input", len)?;
     padded.resize(len, T::default());
     let out = ViewMut::from_slice(&mut padded, &shape);
-    let inner = Store { out, bias: &[], activation: Activation::None, accumulate: false };
+    let inner = Store::plain(out);
     phases(problem, &inner, windows, run)?;
     drop(inner);
     fold(geometry, &View::from_slice(&padded, &shape), store, team)
