@@ -112,6 +112,28 @@ fn split<T: Element>(
     })
 }
 
+/// Bytes that planes take, of the input and of what is summed.
+pub fn bytes<T>(geometry: &Geometry) -> usize {
+    let numbers = planes(geometry, together::<T>(geometry));
+    numbers.iter().fold(0usize, |sum, &n| sum.saturating_add(n)).saturating_mul(size_of::<T>())
+}
+
+/// How many images are computed together.
+fn together<T>(geometry: &Geometry) -> usize {
+    let each = planes(geometry, 1).iter().fold(0usize, |sum, &n| sum.saturating_add(n));
+    (BYTES / size_of::<T>() / each.max(1)).clamp(1, geometry.axes[0].output.max(1))
+}
+
+/// Numbers of all planes of some images: of the input, and of its sums.
+fn planes(geometry: &Geometry, images: usize) -> [usize; 2] {
+    let Geometry { groups, channels, outputs, axes, .. } = geometry;
+    let all = |channels: usize, of: fn(&Axis) -> usize| {
+        let sizes = axes[1..].iter().map(of).chain([THREE * groups, channels, images]);
+        sizes.fold(1, usize::saturating_mul)
+    };
+    [all(*channels, |axis| axis.input), all(*outputs, |axis| axis.output)]
+}
+
 /// A convolution of complex numbers.
 pub struct Complex<'a, T> {
     /// Sizes, checked.
@@ -138,15 +160,14 @@ impl<T: Tiled> Complex<'_, T> {
         work: impl Fn(&Problem<'_, T>) -> Result<(), Stopped>,
     ) -> Result<Vec<usize>, Stopped> {
         let images = self.geometry.axes[0].output;
-        let each = self.planes(1).iter().fold(0usize, |sum, &n| sum.saturating_add(n));
-        let together = (BYTES / size_of::<T>() / each.max(1)).clamp(1, images.max(1));
-        let mut space = self.space(together)?;
+        let together = together::<T>(self.geometry);
+        let [mut x, mut sums] = self.space(together)?;
         let mut odd = Vec::new();
         for first in (0..images).step_by(together) {
             let images = first..(first + together).min(images);
-            let planes = self.planes(images.len());
-            let (x, sums) = space.elements_mut::<T>().split_at_mut(planes[0]);
-            let sums = &mut sums[..planes[1]];
+            let planes = planes(self.geometry, images.len());
+            let x = &mut x.elements_mut()[..planes[0]];
+            let sums = &mut sums.elements_mut()[..planes[1]];
             self.stage(&images, x, team)?;
             self.with(images.len(), (x, sums), &work)?;
             odd.extend(self.join(&images, sums, team)?);
@@ -160,33 +181,24 @@ impl<T: Tiled> Complex<'_, T> {
         work: impl FnOnce(&Problem<'_, T>) -> Result<(), R>,
     ) -> Result<(), R> {
         let images = self.geometry.axes[0].output;
-        let planes = self.planes(images);
-        let mut space = self.space(images)?;
-        let (x, sums) = space.elements_mut::<T>().split_at_mut(planes[0]);
-        self.with(images, (x, &mut sums[..planes[1]]), work)
+        let planes = planes(self.geometry, images);
+        let [mut x, mut sums] = self.space(images)?;
+        let (x, sums) = (x.elements_mut(), sums.elements_mut());
+        self.with(images, (&x[..planes[0]], &mut sums[..planes[1]]), work)
     }
 
-    /// Numbers of all planes of some images: of the input, and of its sums.
-    fn planes(&self, images: usize) -> [usize; 2] {
-        let Geometry { groups, channels, outputs, axes, .. } = self.geometry;
-        let all = |channels: usize, of: fn(&Axis) -> usize| {
-            let sizes = axes[1..].iter().map(of).chain([THREE * groups, channels, images]);
-            sizes.fold(1, usize::saturating_mul)
-        };
-        [all(*channels, |axis| axis.input), all(*outputs, |axis| axis.output)]
-    }
-
-    /// Memory for planes of some images.
-    fn space(&self, images: usize) -> Result<Workspace, Error> {
-        let [x, sums] = self.planes(images);
-        Workspace::new::<T>("the planes of three products", x.saturating_add(sums))
+    /// Memory for planes of some images: apart, so that more of it is kept for the next call.
+    fn space(&self, images: usize) -> Result<[Workspace; 2], Error> {
+        let [x, sums] = planes(self.geometry, images);
+        let space = |len| Workspace::new::<T>("the planes of three products", len);
+        Ok([space(x)?, space(sums)?])
     }
 
     /// Does `work` with the real convolution of some images, from and to planes.
     fn with<R: From<Error>>(
         &self,
         images: usize,
-        (x, sums): (&mut [T], &mut [T]),
+        (x, sums): (&[T], &mut [T]),
         work: impl FnOnce(&Problem<'_, T>) -> Result<(), R>,
     ) -> Result<(), R> {
         let (packed, flip) = self.weights;
@@ -198,7 +210,6 @@ impl<T: Tiled> Complex<'_, T> {
         };
         let inputs = shape(geometry.channels, |axis| axis.input);
         let outputs = shape(geometry.outputs, |axis| axis.output);
-        let x = &x[..inputs.iter().product()];
         work(&Problem {
             x: &View::from_slice(x, &inputs),
             weights: &packed.weights(flip)?,
@@ -211,7 +222,12 @@ impl<T: Tiled> Complex<'_, T> {
     }
 
     /// Reads some images into planes.
-    fn stage(&self, images: &Range<usize>, planes: &mut [T], team: &Team<'_>) -> Result<(), Stopped> {
+    fn stage(
+        &self,
+        images: &Range<usize>,
+        planes: &mut [T],
+        team: &Team<'_>,
+    ) -> Result<(), Stopped> {
         let axes: Vec<usize> = self.geometry.axes[1..].iter().map(|axis| axis.input).collect();
         let plane: usize = axes.iter().product();
         split(planes, plane, team, |item, [sums, reals, imaginaries]| {
@@ -283,7 +299,6 @@ impl<T: Tiled> Complex<'_, T> {
         let odd = odd.into_inner().expect("nothing failed with it");
         Ok(images.clone().zip(odd).filter(|&(_, odd)| odd).map(|(image, _)| image).collect())
     }
-
 }
 
 /// Joins the sums of three products to complex numbers: the parts of each together, or all real parts and
@@ -293,22 +308,25 @@ fn combine<T: Element>(
     bias: [T; 2],
     (to, together): (&mut [T], bool),
 ) -> bool {
+    let len = to.len() / 2;
+    // Slices of one length, and a flag that is no condition: so the loops compile to vectors.
+    let [first, second, third] = [&first[..len], &second[..len], &third[..len]];
     let mut finite = true;
-    let mut put = |i: usize, real: &mut T, imaginary: &mut T| {
-        *real = first[i].sub(third[i]).add(bias[0]);
-        *imaginary = first[i].add(second[i]).add(bias[1]);
+    let mut number = |i: usize| {
+        let (real, imaginary) =
+            (first[i].sub(third[i]).add(bias[0]), first[i].add(second[i]).add(bias[1]));
         // What is not finite is not 0 less itself.
-        finite &= real.sub(*real).add(imaginary.sub(*imaginary)) == T::default();
+        finite &= (real.sub(real) == T::default()) & (imaginary.sub(imaginary) == T::default());
+        (real, imaginary)
     };
     if together {
-        for (i, number) in to.chunks_exact_mut(2).enumerate() {
-            let [real, imaginary] = number else { unreachable!("they are two") };
-            put(i, real, imaginary);
+        for i in 0..len {
+            (to[2 * i], to[2 * i + 1]) = number(i);
         }
     } else {
-        let (reals, imaginaries) = to.split_at_mut(first.len());
+        let (reals, imaginaries) = to.split_at_mut(len);
         for (i, (real, imaginary)) in reals.iter_mut().zip(imaginaries).enumerate() {
-            put(i, real, imaginary);
+            (*real, *imaginary) = number(i);
         }
     }
     finite

@@ -84,16 +84,16 @@ impl<'py> Call<'py> {
     fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
         let result = self.outcome(py, out)?;
         let kernels = tile::kernels::<T>()?;
-        let run = |problem: &Problem<'_, T>, team: &Team<'_>| {
-            T::run(self.asked, problem, kernels, team)
-        };
+        let run =
+            |problem: &Problem<'_, T>, team: &Team<'_>| T::run(self.asked, problem, kernels, team);
         // Images that are computed by all passes; else the whole batch is.
         let mut images = None;
         if self.is_three() {
             let three = |team: &Team<'_>| {
-                images = Some(self.three(&result, team, |three| {
-                    three.run(team, |problem| run(problem, team))
-                })?);
+                images =
+                    Some(self.three(&result, team, |three| {
+                        three.run(team, |problem| run(problem, team))
+                    })?);
                 Ok(())
             };
             self.interruptible(py, three)?;
@@ -102,9 +102,9 @@ impl<'py> Call<'py> {
             self.with::<T, _>(&result, pass, |problem| {
                 self.interruptible(py, |team| match &images {
                     None => run(problem, team),
-                    Some(images) => images.iter().try_for_each(|&image| {
-                        problem.image(image, |problem| run(problem, team))
-                    }),
+                    Some(images) => images
+                        .iter()
+                        .try_for_each(|&image| problem.image(image, |problem| run(problem, team))),
                 })
             })?;
         }

@@ -40,9 +40,10 @@ class Explanation:
             those of the call; ``"sums"`` is the number that sums are kept in (integers in floats,
             where no sum of them is ever rounded), and ``"dots"`` whether instructions multiply and
             add four 8-bit numbers at once; ``"products"`` the real convolutions that it is, 2 to 4
-            of complex numbers; ``"flops"`` the floating-point operations of the plain sum, ``"bytes"`` those of all arrays, and ``"share"`` the predicted share of the
-            roofline: of the time in which the nominal machine could do the plain sum, limited by
-            its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
+            of complex numbers; ``"flops"`` the floating-point operations of the plain sum,
+            ``"bytes"`` those of all arrays, and ``"share"`` the predicted share of the roofline: of
+            the time in which the nominal machine could do the plain sum, limited by its peak (240
+            GFLOP/s in float32) or its memory (30 GB/s).
 
             ``"methods"`` has a dict for each method, with its name, its ``"state"`` (``"chosen"``,
             ``"slower"``, ``"declined"`` or ``"impossible"``, where it cannot even be asked for) and
@@ -243,7 +244,9 @@ def _error(rival: dict[str, Any], dtype: str, products: int) -> str | None:
         bound = f"{gamma * scale:.2g} * (|bias| + sum |w x|)"
         return bound + (" (exact factors)" if rival["method"] == "separable" else "")
     if rival.get("levels") is not None:
-        return f"{7 * rival['levels'] * unit * scale:.2g} * sum |x|_2 (2 |w|_2 + |w|_1) over a block"
+        return (
+            f"{7 * rival['levels'] * unit * scale:.2g} * sum |x|_2 (2 |w|_2 + |w|_1) over a block"
+        )
     return None
 
 

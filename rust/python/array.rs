@@ -284,7 +284,8 @@ impl<'py> Outcome<'py> {
     pub(super) fn parts<T: Element>(&self, shape: &[usize], strides: &[isize]) -> ViewMut<'_, T> {
         let scalar = self.number.scalar;
         assert!(self.number.complex, "real numbers have one part");
-        let (shape, strides) = ([shape, &[2]].concat(), [strides, &[scalar.size() as isize]].concat());
+        let (shape, strides) =
+            ([shape, &[2]].concat(), [strides, &[scalar.size() as isize]].concat());
         // SAFETY: as above.
         unsafe { ViewMut::new(data(&self.sums), scalar, &shape, strides) }
     }

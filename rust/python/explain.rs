@@ -3,16 +3,18 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::{Call, Way};
 use super::arguments::Any;
 use super::array::Outcome;
 use super::dtype::with_element;
+use super::{Call, Way};
+use crate::complex;
 use crate::explain::{Candidate, candidates};
 use crate::number::Quad;
 use crate::offer::{self, Declined, Description};
 use crate::parallel::{Stopped, Team};
 use crate::plan::{self, Method};
 use crate::problem::Problem;
+use crate::quads;
 use crate::tile::{self, Kernels, Tiled};
 
 /// The facts behind `faltung.explain`, which documents them. Neither `x` nor a result is looked at, but for
@@ -49,18 +51,19 @@ pub(super) fn explain<'py>(
         [dtype, accumulate, method, precision, threads, kept],
     )?;
     match call.way() {
-        Way::Signed(kernels) => quads(py, &call, kernels),
-        Way::Unsigned(kernels) => quads(py, &call, kernels),
+        Way::Signed(kernels) => of_quads(py, &call, kernels),
+        Way::Unsigned(kernels) => of_quads(py, &call, kernels),
         Way::Sums(sums) => with_element!(sums, T => {
             let kernels = tile::kernels::<T>()?;
             if call.is_three() {
-                let products = Products { all: 3, together: true };
+                let bytes = complex::bytes::<T>(&call.geometry);
+                let products = Products { all: 3, together: true, bytes };
                 return facts::<T>(py, &call, (kernels, products), |out, tell| {
                     unstopped(|team| call.three(out, team, |three| Ok(three.show(tell))))
                 });
             }
             let passes = call.passes();
-            let products = Products { all: passes.len(), together: false };
+            let products = Products { all: passes.len(), together: false, bytes: 0 };
             facts::<T>(py, &call, (kernels, products), |out, tell| {
                 call.with::<T, _>(out, &passes[0], tell)
             })
@@ -68,11 +71,13 @@ pub(super) fn explain<'py>(
     }
 }
 
-/// The real convolutions that a call is: how many, and whether a method computes them all at once.
+/// The real convolutions that a call is: how many, whether a method computes them all at once, and bytes that
+/// the input and what is summed take, laid out for that.
 #[derive(Clone, Copy)]
 struct Products {
     all: usize,
     together: bool,
+    bytes: usize,
 }
 
 /// Does `work` with a team that nobody stops.
@@ -85,7 +90,7 @@ fn unstopped(work: impl FnOnce(&Team<'_>) -> Result<PyResult<()>, Stopped>) -> P
 }
 
 /// The facts of 8-bit numbers four at a time.
-fn quads<'py, const SIGNED: bool>(
+fn of_quads<'py, const SIGNED: bool>(
     py: Python<'py>,
     call: &Call<'py>,
     kernels: &Kernels<Quad<SIGNED>>,
@@ -93,7 +98,7 @@ fn quads<'py, const SIGNED: bool>(
 where
     Quad<SIGNED>: Tiled,
 {
-    let products = Products { all: 1, together: true };
+    let products = Products { all: 1, together: true, bytes: quads::bytes(&call.geometry) };
     let facts = facts(py, call, (kernels, products), |out, tell| {
         unstopped(|team| call.with_quads(out, team, |problem| Ok(tell(problem))))
     })?;
@@ -118,8 +123,7 @@ fn facts<'py, T: Tiled>(
         let chosen = call.asked.choose(problem);
         let rivals = PyList::empty(py);
         for candidate in candidates(problem, call.asked.precision, kernels, call.threads)? {
-            let times = if products.together { 1 } else { products.all };
-            rivals.append(dict(py, &candidate, times as f64)?)?;
+            rivals.append(dict(py, &candidate, products)?)?;
         }
         facts.set_item("small", plan::is_small(problem.geometry, size_of::<T>()))?;
         facts.set_item("method", chosen.name())?;
@@ -147,12 +151,13 @@ fn facts<'py, T: Tiled>(
     Ok(facts)
 }
 
-/// What a method says, of a problem that it computes so many times.
+/// What a method says of a problem, and what that comes to for all products.
 fn dict<'py>(
     py: Python<'py>,
     candidate: &Candidate,
-    times: f64,
+    products: Products,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let times = if products.together { 1.0 } else { products.all as f64 };
     let dict = PyDict::new(py);
     let reason = |declined: &Option<Declined>| declined.as_ref().map(|d| d.reason().to_owned());
     dict.set_item("method", candidate.method.name())?;
@@ -175,7 +180,7 @@ fn dict<'py>(
     }) = &candidate.description
     {
         dict.set_item("flops", times * flops)?;
-        dict.set_item("workspace", workspace)?;
+        dict.set_item("workspace", workspace.saturating_add(products.bytes))?;
         dict.set_item("roundings", roundings)?;
         dict.set_item("growth", growth)?;
         dict.set_item("levels", levels)?;
