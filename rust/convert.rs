@@ -130,10 +130,11 @@ unsafe fn write_all<S: Stored, T: Element, const WIDE: bool>(to: *mut u8, step: 
         } else if WIDE && step == size && is_half::<S, T>() {
             write_halves(to.cast(), from);
         } else if is_cut::<S, T>()
-            && from.iter().fold(true, |all, value| all & value.cut().is_some())
+            && from.iter().fold(true, |all, value| all & (value.to_f64().abs() < HALF_RANGE))
         {
-            // A choice for each of them would keep the loop from vectors.
-            let cut = |value: &T| S::of_i64(value.cut().unwrap_or(0).into());
+            // A choice for each of them, as a cast that stops at the ends of a range makes, would keep the loop
+            // from vectors. SAFETY: all were just seen to fit.
+            let cut = |value: &T| S::of_i64(value.to_f64().to_int_unchecked::<i32>().into());
             put(to, step, from.iter().map(cut));
         } else {
             put(to, step, from.iter().map(|value| value.store::<S>()));
@@ -177,6 +178,9 @@ unsafe fn add_all<S: Stored, T: Element, const WIDE: bool>(
         to = to.wrapping_offset(step);
     }
 }
+
+/// Floats of less magnitude are integers of 32 bits when they are cut, for which vectors have a cast.
+const HALF_RANGE: f64 = 2_147_483_648.0;
 
 /// Whether singles are stored as halves, for which there are instructions.
 const fn is_half<S: Stored, T: Element>() -> bool {

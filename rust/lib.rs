@@ -22,6 +22,7 @@
 //! | [`prepared`] | what methods make of weights, for a call or for a plan |
 //! | [`contract`] | the loop nest: blocks, groups of channels, tiles |
 //! | [`quads`] | 8-bit numbers, four at a time |
+//! | [`complex`] | complex numbers by three real products |
 //! | [`tile`] | the register kernel, and instruction sets |
 //! | [`store`] | bias, activation, writing results |
 //! | [`fft`] | long kernels, by products of transforms |
@@ -38,6 +39,7 @@
 //! instruction set.
 
 pub mod adjoint;
+pub mod complex;
 pub mod contract;
 mod convert;
 pub mod cover;

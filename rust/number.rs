@@ -90,8 +90,6 @@ pub trait Element: Copy + Send + Sync + PartialOrd + Default + 'static {
     fn from_u64(value: u64) -> Self;
     /// The number as an array holds it.
     fn store<S: Stored>(self) -> S;
-    /// The integer towards zero, if that has 32 bits and the number is a float: vectors have a cast for it.
-    fn cut(self) -> Option<i32>;
     /// The nearest double.
     fn to_f64(self) -> f64;
     /// Sum.
@@ -147,10 +145,6 @@ macro_rules! floating {
                 S::$of(self)
             }
             #[inline(always)]
-            fn cut(self) -> Option<i32> {
-                (self.abs() < 2_147_483_648.0).then_some(self as i32)
-            }
-            #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
             }
@@ -181,10 +175,6 @@ macro_rules! integer {
             #[inline(always)]
             fn store<S: Stored>(self) -> S {
                 S::of_i64(i64::from(self))
-            }
-            #[inline(always)]
-            fn cut(self) -> Option<i32> {
-                None
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {
@@ -228,10 +218,6 @@ impl<const SIGNED: bool> Element for Quad<SIGNED> {
     #[inline(always)]
     fn store<S: Stored>(self) -> S {
         self.0.store()
-    }
-    #[inline(always)]
-    fn cut(self) -> Option<i32> {
-        None
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {

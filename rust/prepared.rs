@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::OnceLock;
 
+use crate::complex;
 use crate::fft::Kept;
 use crate::packed::Packed;
 use crate::separable::Found;
@@ -22,6 +23,8 @@ pub struct Prepared<T> {
     pub filters: OnceLock<Filters<T>>,
     /// Their factors, or that there are none: exact ones, and near ones.
     pub factors: [OnceLock<Found<T>>; 2],
+    /// Those of three products of complex numbers. The others are of these, then.
+    pub three: OnceLock<complex::Packed>,
 }
 
 impl<T> Prepared<T> {
@@ -33,6 +36,7 @@ impl<T> Prepared<T> {
             spectra: OnceLock::new(),
             filters: OnceLock::new(),
             factors: [const { OnceLock::new() }; 2],
+            three: OnceLock::new(),
         }
     }
 }
@@ -42,7 +46,8 @@ impl<T: Tiled> Prepared<T> {
     pub fn bytes(&self) -> usize {
         let packed = self.packed.get().map_or(0, Packed::bytes);
         let filters = self.filters.get().map_or(0, Filters::bytes);
-        packed + filters + self.spectra.get().map_or(0, Kept::bytes)
+        let three = self.three.get().map_or(0, complex::Packed::bytes);
+        packed + filters + three + self.spectra.get().map_or(0, Kept::bytes)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A convolution with its arrays, as every method gets it.
 
-use crate::geometry::Geometry;
+use crate::geometry::{Axis, Geometry};
 use crate::operand::Weights;
 use crate::prepared::Prepared;
 use crate::store::Store;
+use crate::tile::Tiled;
 use crate::view::View;
 
 /// A convolution with its arrays.
@@ -22,4 +23,21 @@ pub struct Problem<'a, T> {
     pub exact: bool,
     /// The result and what is done to it.
     pub store: &'a Store<'a, T>,
+}
+
+impl<T: Tiled> Problem<'_, T> {
+    /// Does `work` with one image of its batch.
+    pub fn image<R>(&self, image: usize, work: impl FnOnce(&Problem<'_, T>) -> R) -> R {
+        let mut geometry = self.geometry.clone();
+        geometry.axes[0] = Axis::plain(1);
+        let at = |strides: &[isize]| image as isize * strides[1];
+        let strides = self.store.out.strides();
+        let out = self.store.out.part(at(strides), strides.to_vec());
+        work(&Problem {
+            geometry: &geometry,
+            x: &self.x.part(at(self.x.strides())),
+            store: &Store { out, ..*self.store },
+            ..*self
+        })
+    }
 }

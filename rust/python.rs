@@ -24,14 +24,16 @@ use arguments::{Any, Constant, boolean, integer, shape, spec, wrong_type};
 use array::{Array, Outcome, Part, canonical};
 use dtype::{Numbers, Pass, Sums, Wanted, with_element};
 
+use crate::complex::{self, Complex};
 use crate::contract;
 use crate::error::{Error, Kind};
 use crate::exact;
 use crate::geometry::{Activation, Geometry};
 use crate::number::{Quad, Scalar};
+use crate::offer::Precision;
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
-use crate::plan::{Asked, Planned};
+use crate::plan::{Asked, Method, Planned};
 use crate::prepared::{Prepared, once};
 use crate::problem::Problem;
 use crate::quads;
@@ -53,6 +55,16 @@ impl From<Error> for PyErr {
     }
 }
 
+/// What a call is computed with.
+enum Way {
+    /// 8-bit numbers four at a time, the weights among which have signs.
+    Signed(&'static Kernels<Quad<true>>),
+    /// The same, the weights of which have none.
+    Unsigned(&'static Kernels<Quad<false>>),
+    /// Numbers that sums are kept in.
+    Sums(Sums),
+}
+
 /// A call of `conv` with everything parsed and checked.
 struct Call<'py> {
     geometry: Geometry,
@@ -72,14 +84,40 @@ impl<'py> Call<'py> {
     fn run<T: Planned>(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
         let result = self.outcome(py, out)?;
         let kernels = tile::kernels::<T>()?;
-        for pass in self.passes() {
-            self.with::<T, _>(&result, &pass, |problem| {
-                interruptible(py, self.geometry.flops(), |stop| {
-                    T::run(self.asked, problem, kernels, &Team { threads: self.threads, stop })
+        let run =
+            |problem: &Problem<'_, T>, team: &Team<'_>| T::run(self.asked, problem, kernels, team);
+        // Images that are computed by all passes; else the whole batch is.
+        let mut images = None;
+        if self.is_three() {
+            let three = |team: &Team<'_>| {
+                images =
+                    Some(self.three(&result, team, |three| {
+                        three.run(team, |problem| run(problem, team))
+                    })?);
+                Ok(())
+            };
+            self.interruptible(py, three)?;
+        }
+        for pass in self.passes().iter().take_while(|_| images != Some(Vec::new())) {
+            self.with::<T, _>(&result, pass, |problem| {
+                self.interruptible(py, |team| match &images {
+                    None => run(problem, team),
+                    Some(images) => images
+                        .iter()
+                        .try_for_each(|&image| problem.image(image, |problem| run(problem, team))),
                 })
             })?;
         }
         result.finish()
+    }
+
+    /// Does `work` on its threads, and lets signals end it.
+    fn interruptible(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&Team<'_>) -> Result<(), Stopped>,
+    ) -> PyResult<()> {
+        interruptible(py, self.geometry.flops(), |stop| work(&Team { threads: self.threads, stop }))
     }
 
     /// The array that it is computed into: a new one, or the caller's.
@@ -90,15 +128,35 @@ impl<'py> Call<'py> {
         Outcome::new(py, out, &expected, (&self.numbers, false), inputs)
     }
 
-    /// The weight as it lies there.
-    fn weight_view(&self) -> View<'_> {
-        let strides = self.weight.array.strides().to_vec();
-        self.weight.view(self.weight.shape(), strides, (Part::Real, false))
+    /// A part of the weight as it lies there, with the other sign if that is asked for.
+    fn weight_view(&self, part: (Part, bool)) -> View<'_> {
+        self.weight.view(self.weight.shape(), self.weight.array.strides().to_vec(), part)
     }
 
     /// The real convolutions that it is.
     fn passes(&self) -> Vec<Pass> {
         self.numbers.passes((&self.x, &self.weight), false)
+    }
+
+    /// A part of the input, canonical.
+    fn x_view(&self, part: Part) -> View<'_> {
+        let (shape, strides) = canonical(&self.geometry, &self.x.array);
+        self.x.view(&shape, strides, (part, false))
+    }
+
+    /// Does `work` with what one of these reads and where it leaves its result.
+    fn with_views<T: Element, R>(
+        &self,
+        result: &Outcome<'py>,
+        pass: &Pass,
+        work: impl FnOnce(&View<'_>, Store<'_, T>) -> R,
+    ) -> R {
+        let (shape, strides) = canonical(&self.geometry, &result.sums);
+        let out = result.view(pass.result, &shape, strides);
+        let bias = bias(&self.bias, pass);
+        let activation = self.numbers.activation(self.activation);
+        let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
+        work(&self.x_view(pass.first), store)
     }
 
     /// Does `work` with one of these, the result of which belongs into a part of an array.
@@ -108,28 +166,58 @@ impl<'py> Call<'py> {
         pass: &Pass,
         work: impl FnOnce(&Problem<'_, T>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let (shape, strides) = canonical(&self.geometry, &self.x.array);
-        let x = self.x.view(&shape, strides, (pass.first, false));
-        let shape = self.weight.shape();
-        let strides = self.weight.array.strides().to_vec();
-        let weight = self.weight.view(shape, strides, pass.second);
-        let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
-        let out = result.view(pass.result, &out_shape, out_strides);
-        let bias = bias(&self.bias, pass);
         let nothing = Geometry { channels: 0, ..self.geometry.clone() };
-        let weights = Weights::new(&weight, shape, self.flip)?;
-        let activation = self.numbers.activation(self.activation);
-        let store = Store { out, bias: &bias, activation, accumulate: pass.adds };
+        let weight = self.weight_view(pass.second);
+        let weights = Weights::new(&weight, self.weight.shape(), self.flip)?;
         let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
         let own = Prepared::new(false);
-        work(&Problem {
-            geometry: if pass.nothing { &nothing } else { &self.geometry },
-            x: &x,
-            weights: &weights,
-            prepared: kept.map_or(&own, |kept| &kept.get().of::<T>().forward),
-            padding: self.padding.part(pass.first),
-            exact: self.numbers.integers,
-            store: &store,
+        self.with_views(result, pass, |x, store| {
+            work(&Problem {
+                geometry: if pass.nothing { &nothing } else { &self.geometry },
+                x,
+                weights: &weights,
+                prepared: kept.map_or(&own, |kept| &kept.get().of::<T>().forward),
+                padding: self.padding.part(pass.first),
+                exact: self.numbers.integers,
+                store: &store,
+            })
+        })
+    }
+
+    /// Whether it is three real convolutions: of complex numbers, unless it must be as exact as the plain sum.
+    fn is_three(&self) -> bool {
+        let Call { numbers, x, weight, asked, .. } = self;
+        let rounds = asked.precision != Precision::Exact
+            && matches!(asked.method, None | Some(Method::Fft | Method::Winograd));
+        let complex = numbers.result.complex && x.number.complex && weight.number.complex;
+        complex && rounds && self.padding.is_zero()
+    }
+
+    /// Does `work` with those.
+    fn three<T: Planned, R>(
+        &self,
+        result: &Outcome<'py>,
+        team: &Team<'_>,
+        work: impl FnOnce(&Complex<'_, T>) -> Result<R, Stopped>,
+    ) -> Result<R, Stopped> {
+        let parts = [Part::Real, Part::Imaginary];
+        let own = Prepared::new(false);
+        let prepared = self.kept.as_ref().map_or(&own, |kept| &kept.get().of::<T>().forward);
+        let pack = || {
+            let views = parts.map(|part| self.weight_view((part, false)));
+            complex::Packed::new::<T>(views.each_ref(), self.weight.shape(), team)
+        };
+        let packed = once(&prepared.three, pack)?;
+        let (shape, strides) = canonical(&self.geometry, &result.sums);
+        let x = parts.map(|part| self.x_view(part));
+        let bias = parts.map(|part| bias_of(&self.bias, part));
+        work(&Complex {
+            geometry: &self.geometry,
+            x: x.each_ref(),
+            weights: (packed, self.flip),
+            prepared,
+            out: &result.parts(&shape, &strides),
+            bias: bias.each_ref().map(Vec::as_slice),
         })
     }
 
@@ -170,6 +258,15 @@ impl<'py> Call<'py> {
         Ok(call)
     }
 
+    /// What it is best computed with.
+    fn way(&self) -> Way {
+        let quads = || {
+            let signed = || self.quads::<true>().map(Way::Signed);
+            signed().or_else(|| self.quads::<false>().map(Way::Unsigned))
+        };
+        quads().unwrap_or_else(|| Way::Sums(self.sums()))
+    }
+
     /// The kernels for its 8-bit numbers four at a time, if that is how it is best computed. Their rows, which
     /// are weights, have signs or have not.
     fn quads<const SIGNED: bool>(&self) -> Option<&'static Kernels<Quad<SIGNED>>>
@@ -204,9 +301,8 @@ impl<'py> Call<'py> {
         Quad<SIGNED>: Tiled,
     {
         let result = self.outcome(py, out)?;
-        interruptible(py, self.geometry.flops(), |stop| {
-            let team = Team { threads: self.threads, stop };
-            self.with_quads(&result, &team, |problem| contract::direct(problem, kernels, &team))
+        self.interruptible(py, |team| {
+            self.with_quads(&result, team, |problem| contract::direct(problem, kernels, team))
         })?;
         result.finish()
     }
@@ -221,27 +317,15 @@ impl<'py> Call<'py> {
     where
         Quad<SIGNED>: Tiled,
     {
-        let (shape, strides) = canonical(&self.geometry, &self.x.array);
-        let x = self.x.view(&shape, strides, (Part::Real, false));
-        let shape = self.weight.shape();
-        let pack = || quads::Packed::new::<SIGNED>(&self.weight_view(), shape);
+        let weight = self.weight_view((Part::Real, false));
+        let pack = || quads::Packed::new::<SIGNED>(&weight, self.weight.shape());
         let own = OnceLock::new();
         let packed = once(self.kept.as_ref().map_or(&own, |kept| kept.get().quads()), pack)?;
-        let (out_shape, out_strides) = canonical(&self.geometry, &result.sums);
-        let bias = bias(&self.bias, &self.passes()[0]);
-        let bytes = quads::Bytes {
-            geometry: &self.geometry,
-            x: &x,
-            weights: (packed, self.flip),
-            padding: self.padding.integer().unwrap_or_default(),
-            store: Store {
-                out: result.view(Part::Real, &out_shape, out_strides),
-                bias: &bias,
-                activation: self.numbers.activation(self.activation),
-                accumulate: false,
-            },
-        };
-        bytes.with(team, work)
+        self.with_views(result, &self.passes()[0], |x, store| {
+            let (geometry, weights) = (&self.geometry, (packed, self.flip));
+            let padding = self.padding.integer().unwrap_or_default();
+            quads::Bytes { geometry, x, weights, padding, store }.with(team, work)
+        })
     }
 
     /// What it computes with: integers with floats, where no sum of them is ever rounded.
@@ -249,14 +333,15 @@ impl<'py> Call<'py> {
         if !self.numbers.integers {
             return self.numbers.sums;
         }
-        let bias: Vec<i64> = bias(&self.bias, &self.passes()[0]);
+        let bias: Vec<i64> = bias_of(&self.bias, Part::Real);
         let bias = bias.iter().map(|number| number.unsigned_abs()).max().unwrap_or(0);
         let sum = exact::Sum {
             scalars: (self.x.number.scalar, self.weight.number.scalar),
             others: (self.padding.magnitude(), bias),
             positions: self.geometry.positions(),
         };
-        let heaviest = || exact::heaviest(&self.weight_view(), self.weight.shape());
+        let weight = self.weight_view((Part::Real, false));
+        let heaviest = || exact::heaviest(&weight, self.weight.shape());
         let float = sum.float(|| match &self.kept {
             Some(kept) => kept.get().heaviest(heaviest),
             None => heaviest(),
@@ -267,14 +352,16 @@ impl<'py> Call<'py> {
 
 /// The part of a bias that a pass adds, each number an element.
 fn bias<T: Element>(bias: &Option<Array<'_>>, pass: &Pass) -> Vec<T> {
+    if pass.adds { Vec::new() } else { bias_of(bias, pass.result) }
+}
+
+/// A part of a bias.
+fn bias_of<T: Element>(bias: &Option<Array<'_>>, part: Part) -> Vec<T> {
     let Some(array) = bias else { return Vec::new() };
     let mut numbers = vec![T::default(); array.shape()[0]];
-    if pass.adds {
-        return Vec::new();
-    }
-    if pass.result == Part::Real || array.number.complex {
+    if part == Part::Real || array.number.complex {
         let strides = array.array.strides();
-        let view = array.view(array.shape(), strides.to_vec(), (pass.result, false));
+        let view = array.view(array.shape(), strides.to_vec(), (part, false));
         view.read(0, strides[0], &mut numbers);
     }
     numbers
@@ -357,13 +444,11 @@ fn conv<'py>(
         [dtype, accumulate, method, precision, threads, kept],
     )?;
     arguments::check_method(call.asked, call.numbers.integers)?;
-    if let Some(kernels) = call.quads::<true>() {
-        return call.run_quads(py, kernels, out);
+    match call.way() {
+        Way::Signed(kernels) => call.run_quads(py, kernels, out),
+        Way::Unsigned(kernels) => call.run_quads(py, kernels, out),
+        Way::Sums(sums) => with_element!(sums, T => call.run::<T>(py, out)),
     }
-    if let Some(kernels) = call.quads::<false>() {
-        return call.run_quads(py, kernels, out);
-    }
-    with_element!(call.sums(), T => call.run::<T>(py, out))
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.

@@ -46,6 +46,13 @@ pub fn are_whole(geometry: &Geometry) -> bool {
     geometry.channels.saturating_mul(geometry.kernel_taps()) < 1 << 15
 }
 
+/// Bytes that an input takes as quads.
+pub fn bytes(geometry: &Geometry) -> usize {
+    let axes = geometry.axes.iter().map(|axis| axis.input);
+    let sizes = axes.chain([geometry.groups, geometry.channels.div_ceil(FOUR), FOUR]);
+    sizes.fold(1, usize::saturating_mul)
+}
+
 /// Weights as quads, which a plan keeps.
 #[derive(Debug)]
 pub struct Packed {

@@ -32,7 +32,12 @@ pub struct Target {
     pub row: isize,
 }
 
-impl<T: Tiled> Store<'_, T> {
+impl<'a, T: Tiled> Store<'a, T> {
+    /// Of sums as they are.
+    pub fn plain(out: ViewMut<'a, T>) -> Self {
+        Store { out, bias: &[], activation: Activation::None, accumulate: false }
+    }
+
     /// Whether vectors may be written to the result as they are.
     pub fn is_direct(&self) -> bool {
         !self.accumulate && self.out.is_native()
@@ -183,8 +188,7 @@ mod tests {
             let starts = |list: &[Column]| list.iter().map(|c| c.from).collect::<Vec<_>>();
             let (whole, cut) = (starts(&cover.whole), starts(&cover.cut));
             assert_eq!((whole.len(), cut.len()), if channels_last { (0, 3) } else { (2, 1) });
-            let store =
-                Store { out: view, bias: &[], activation: Activation::None, accumulate: false };
+            let store = Store::plain(view);
             let target = Target { rows: 2, to: 0, row: strides[0] };
             // The value of each lane is its flat position, and 100 a row more.
             let value =

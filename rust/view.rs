@@ -171,7 +171,7 @@ impl<'a> View<'a> {
 
     /// Reads elements of an array of this shape, from number `first` in C order on, into `to`.
     pub fn read_from<T: Element>(&self, shape: &[usize], mut first: usize, mut to: &mut [T]) {
-        let Some((inner, run, step)) = self.rows(shape) else { return };
+        let Some((inner, run, step)) = longest_runs(shape, &self.strides) else { return };
         while !to.is_empty() {
             let (mut row, skipped) = (first / run, first % run);
             let mut at = skipped as isize * step;
@@ -184,19 +184,6 @@ impl<'a> View<'a> {
             first += part.len();
             to = rest;
         }
-    }
-
-    /// How an array of this shape is read in the longest runs: the number of axes without those that make
-    /// up a run, its elements, and bytes from one to the next. `None` if there are none.
-    fn rows(&self, shape: &[usize]) -> Option<(usize, usize, isize)> {
-        let (&last, &step) = shape.last().zip(self.strides.last())?;
-        let (mut inner, mut run) = (shape.len() - 1, last);
-        // Axes of which one goes on where the next one ends are as one.
-        while inner > 0 && self.strides[inner - 1] == step * run as isize {
-            inner -= 1;
-            run *= shape[inner];
-        }
-        (!shape.contains(&0)).then_some((inner, run, step))
     }
 
     /// Reads `runs`, byte offsets of which count from `start`, into `to`; what comes from nowhere is
@@ -534,6 +521,19 @@ impl<'a, T: Element> ViewMut<'a, T> {
             }
         }
     }
+}
+
+/// How an array is read or written in the longest runs: the number of axes without those that make up a
+/// run, its elements, and bytes from one to the next. `None` if there are none.
+pub fn longest_runs(shape: &[usize], strides: &[isize]) -> Option<(usize, usize, isize)> {
+    let (&last, &step) = shape.last().zip(strides.last())?;
+    let (mut inner, mut run) = (shape.len() - 1, last);
+    // Axes of which one goes on where the next one ends are as one.
+    while inner > 0 && strides[inner - 1] == step * run as isize {
+        inner -= 1;
+        run *= shape[inner];
+    }
+    (!shape.contains(&0)).then_some((inner, run, step))
 }
 
 /// Byte strides of an array in C order.

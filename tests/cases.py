@@ -46,12 +46,16 @@ class ConvCase:
         return Operands(x, weight, cut(self.weight[:1]) if self.bias else None)
 
     def floats(self, dtype: Any = np.float32, seed: int = 0) -> Operands:
-        """Operands of normally distributed numbers."""
+        """Operands of normally distributed numbers, of both parts if they are complex."""
         rng = np.random.default_rng(seed)
-        x, weight, bias = (
-            rng.standard_normal(shape).astype(dtype)
-            for shape in (self.x, self.weight, self.weight[:1])
-        )
+
+        def drawn(shape: tuple[int, ...]) -> np.ndarray:
+            numbers = rng.standard_normal(shape)
+            if np.dtype(dtype).kind == "c":
+                numbers = numbers + 1j * rng.standard_normal(shape)
+            return numbers.astype(dtype)
+
+        x, weight, bias = map(drawn, (self.x, self.weight, self.weight[:1]))
         return Operands(x, weight, bias if self.bias else None)
 
     def expected(self, operands: Operands) -> np.ndarray:

@@ -22,9 +22,9 @@ def hold_for_images(run: Run, problem: ConvCase, dtype: Any) -> None:
         assert same_bits(run(problem, Operands(image[np.newaxis], weight, bias))[0], result)
 
 
-def hold_for_layout(run: Run, problem: ConvCase, layout: str) -> None:
+def hold_for_layout(run: Run, problem: ConvCase, layout: str, dtype: Any = np.float32) -> None:
     """Results do not depend on how the operands lie in memory, each by itself and all."""
-    operands = problem.floats()
+    operands = problem.floats(dtype)
     plain = run(problem, operands)
     change = LAYOUTS[layout]
     for number, array in enumerate(operands):

@@ -237,6 +237,29 @@ def test_halves_are_summed_in_singles_and_rounded_once(dtype):
         assert same_bits(problem.run(operands, accumulate=np.float64), double.astype(half))
 
 
+@pytest.mark.parametrize("layout", ["C", "channels last", "spaced"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64", "float16", ">f4"])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_windows_whose_results_are_converted(kernel, dtype, layout):
+    """Depthwise, in rows of more than a vector, to other numbers and strides than sums have."""
+    problem = case((2, 19, 12, 45), (38, 1, kernel, kernel), groups=19, padding=1, stride=(2, 1))
+    operands = problem.integers(dtype)
+    expected = problem.expected(operands)
+    sums = np.dtype(dtype).newbyteorder("=")
+    for result in (sums, np.int32, np.float64):
+        if sums.kind == "f" and result == np.int32:
+            continue
+        storage = np.zeros([2 * n for n in expected.shape], result)
+        if layout == "C":
+            out = np.zeros(expected.shape, result)
+        elif layout == "spaced":
+            out = storage[::2, ::2, ::2, ::2]
+        else:
+            out = np.moveaxis(np.zeros(np.moveaxis(expected, 1, -1).shape, result), -1, 1)
+        problem.run(operands, dtype=result, out=out, threads=2)
+        assert (out == (wrapped(expected, result) if out.dtype.kind in "iu" else expected)).all()
+
+
 def test_halves_beside_others():
     brain = pytest.importorskip("ml_dtypes").bfloat16
     x, weight = np.ones((1, 4), brain), np.ones((1, 1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
@@ -38,10 +39,11 @@ class Explanation:
             ``"weight_shape"``, ``"output_shape"``, ``"dtype"``, ``"isa"`` and ``"threads"`` are
             those of the call; ``"sums"`` is the number that sums are kept in (integers in floats,
             where no sum of them is ever rounded), and ``"dots"`` whether instructions multiply and
-            add four 8-bit numbers at once; ``"flops"`` the floating-point operations of the plain
-            sum, ``"bytes"`` those of all arrays, and ``"share"`` the predicted share of the
-            roofline: of the time in which the nominal machine could do the plain sum, limited by
-            its peak (240 GFLOP/s in float32) or its memory (30 GB/s).
+            add four 8-bit numbers at once; ``"products"`` the real convolutions that it is, 2 to 4
+            of complex numbers; ``"flops"`` the floating-point operations of the plain sum,
+            ``"bytes"`` those of all arrays, and ``"share"`` the predicted share of the roofline: of
+            the time in which the nominal machine could do the plain sum, limited by its peak (240
+            GFLOP/s in float32) or its memory (30 GB/s).
 
             ``"methods"`` has a dict for each method, with its name, its ``"state"`` (``"chosen"``,
             ``"slower"``, ``"declined"`` or ``"impossible"``, where it cannot even be asked for) and
@@ -192,7 +194,7 @@ def _judge(facts: dict[str, Any]) -> None:
     least = chosen["predicted"]
     for rival in facts["methods"]:
         declines, refuses = rival.pop("declines"), rival.pop("refuses")
-        rival["error"] = _error(rival, facts["dtype"])
+        rival["error"] = _error(rival, facts["dtype"], facts["products"])
         if refuses is not None:
             rival["state"], rival["why"] = "impossible", refuses
         elif rival is chosen:
@@ -225,20 +227,26 @@ def _judge(facts: dict[str, Any]) -> None:
     facts["share"] = facts.pop("bound") / least if least else None
 
 
-def _error(rival: dict[str, Any], dtype: str) -> str | None:
+def _error(rival: dict[str, Any], dtype: str, products: int) -> str | None:
     """Return the bound of a method's error: of sums, which a narrower result is rounded from."""
+    # Three products are two sums of them, of what has been added before.
+    more, scale = (3, 1 + math.sqrt(2)) if products == 3 else (int(products == 4), 1.0)
+    # The greatest |x| may be that of the one part here, of the other there.
+    apart = math.sqrt(2) if products > 2 else 1.0
     if dtype.startswith(("int", "uint", "bool")):
         return "0, modulo 2 to the bits of the result"
     unit = np.finfo("float64" if dtype in ("float64", "complex128") else "float32").eps / 2
     if rival.get("roundings") is not None:
-        k = rival["roundings"]
+        k = rival["roundings"] + more
         gamma = k * unit / (1 - k * unit)
         if rival.get("growth") is not None:
-            return f"{gamma * rival['growth']:.2g} * sum |w|_1 max |x| over a tile"
-        bound = f"{gamma:.2g} * (|bias| + sum |w x|)"
+            return f"{gamma * rival['growth'] * scale * apart:.2g} * sum |w|_1 max |x| over a tile"
+        bound = f"{gamma * scale:.2g} * (|bias| + sum |w x|)"
         return bound + (" (exact factors)" if rival["method"] == "separable" else "")
     if rival.get("levels") is not None:
-        return f"{7 * rival['levels'] * unit:.2g} * sum |x|_2 (2 |w|_2 + |w|_1) over a block"
+        return (
+            f"{7 * rival['levels'] * unit * scale:.2g} * sum |x|_2 (2 |w|_2 + |w|_1) over a block"
+        )
     return None
 
 
@@ -248,6 +256,8 @@ def _text(facts: dict[str, Any]) -> list[str]:
     sums = "" if facts["sums"] == facts["dtype"] else f", sums in {facts['sums']}"
     if facts["dots"]:
         sums = f", sums in {facts['sums']} by 8-bit dot products"
+    if facts["products"] > 1:
+        sums += f", as {facts['products']} real products"
     lines = [
         f"{facts['x_shape']} with weight {facts['weight_shape']} -> {facts['output_shape']}, "
         f"{facts['dtype']}",

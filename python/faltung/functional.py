@@ -191,7 +191,8 @@ def conv(
     complex128, and of bfloat16 where the package ml_dtypes is installed. Integers are exact modulo
     2**n in a result of n bits, whatever `accumulate` holds more; bool says whether any product is
     true. float16 and bfloat16 are summed in float32 and rounded once. Complex numbers are summed by
-    their parts, real ones at a time. What is wider than float64 is computed in that only where
+    three real products of their parts, or four where `precision` or `method` asks for the plain
+    sum. What is wider than float64 is computed in that only where
     `dtype` or `accumulate` names it (or complex128), and then gives it.
 
     References

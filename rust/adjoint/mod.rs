@@ -21,7 +21,7 @@ mod phases;
 use std::ops::Range;
 
 use crate::error::{Error, room};
-use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
+use crate::geometry::{Axis, Geometry, PaddingMode};
 use crate::operand::Weights;
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Asked, Planned};
@@ -85,7 +85,7 @@ pub fn input<T: Planned>(
     let mut padded = room("the gradient of the padded input", len)?;
     padded.resize(len, T::default());
     let out = ViewMut::from_slice(&mut padded, &shape);
-    let inner = Store { out, bias: &[], activation: Activation::None, accumulate: false };
+    let inner = Store::plain(out);
     phases(problem, &inner, windows, run)?;
     drop(inner);
     fold(geometry, &View::from_slice(&padded, &shape), store, team)

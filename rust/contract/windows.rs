@@ -6,7 +6,8 @@
 //!
 //! Vectors are of positions, where those are neighbours in the result: the last one of a row ends where
 //! the row ends and repeats some of the one before it, so that all go to the result as they are. Where
-//! channels are neighbours, vectors are of channels, and so is each element of the slab.
+//! channels are neighbours, vectors are of channels, and so is each element of the slab. Results of other
+//! numbers or strides are set aside, a plane of a block at a time, and converted as they are written.
 
 use super::Problem;
 use super::split::{block_lens, nth_block, wanted_items};
@@ -20,7 +21,7 @@ use crate::tile::{
     Ahead, Bias, CHAIN, Column, Finish, Kernels, MOST_STRIDE, MOST_VECTORS, Slide, Slides, Sliding,
     Tiled,
 };
-use crate::view::{Memory, Runs};
+use crate::view::{Memory, Runs, ViewMut};
 
 /// Bytes of a slab, so that it stays in the second-level cache beside the rows of the result.
 const SLAB_BYTES: usize = 128 << 10;
@@ -40,6 +41,8 @@ pub(super) struct Windows<'a, T: Tiled> {
     layout: Layout,
     /// Elements of a cell: one, or a vector of channels.
     cell: usize,
+    /// Elements of a plane of results that is set aside; 0 where they go to the result at once.
+    aside: usize,
     /// Blocks on each axis.
     blocks: Vec<usize>,
     /// Elements between neighbouring rows of outputs.
@@ -69,20 +72,18 @@ impl<'a, T: Tiled> Windows<'a, T> {
             && !outer.is_empty()
             && outer.iter().all(|axis| axis.kernel == 1)
             && along.kernel.saturating_mul(row.kernel) <= CHAIN;
-        if !small || !store.is_direct() {
-            return Ok(None);
-        }
-        let cell = if store.step() == size && row.output >= lanes {
-            1
-        } else if store.out.strides()[0] == size
-            && geometry.outputs == 1
-            && geometry.groups >= lanes
-        {
-            lanes
-        } else {
-            return Ok(None);
+        let fits = row.output >= lanes;
+        let (cell, aside) = match store.out.strides()[0] == size {
+            _ if !small => return Ok(None),
+            _ if fits && store.is_direct() && store.step() == size => (1, false),
+            true if store.is_direct() && geometry.outputs == 1 && geometry.groups >= lanes => {
+                (lanes, false)
+            }
+            _ if fits => (1, true),
+            _ => return Ok(None),
         };
         let lens = lens(geometry, (cell, size_of::<T>()), threads);
+        let aside = if aside { lens[lens.len() - 2..].iter().product() } else { 0 };
         let layout = Layout::new(geometry, &lens, cell * size_of::<T>())?;
         let axis = geometry.axes.len() - 2;
         let cells = |at: isize| at * cell as isize;
@@ -105,6 +106,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
             slides,
             layout,
             cell,
+            aside,
             blocks,
             pitch,
             phases,
@@ -133,9 +135,9 @@ impl<'a, T: Tiled> Windows<'a, T> {
         if self.cell == 1 { positions } else { channels }
     }
 
-    /// Elements of a slab and of weights, which each thread needs.
+    /// Elements of a slab, of weights and of results, which each thread needs.
     fn scratch(&self) -> usize {
-        self.cell * (self.layout.size(1, self.kernels.lanes) + CHAIN)
+        self.cell * (self.layout.size(1, self.kernels.lanes) + CHAIN) + self.aside
     }
 
     /// A group of a block each, or as many as a cell holds. The last one may hold more.
@@ -151,7 +153,9 @@ impl<'a, T: Tiled> Windows<'a, T> {
     pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
         let Problem { geometry, x, .. } = self.problem;
         with_scratch(self.scratch(), |scratch: &mut [T]| {
-            let (weights, slab) = scratch.split_at_mut(CHAIN * self.cell);
+            let (weights, scratch) = scratch.split_at_mut(CHAIN * self.cell);
+            let (aside, slab) = scratch.split_at_mut(self.aside);
+            let desk = &mut Desk { weights, slab, aside };
             let (mut block, mut runs) = (Block::default(), Runs::default());
             // Taken one ahead, as its input is asked for meanwhile.
             let mut taken = turn.next();
@@ -167,14 +171,14 @@ impl<'a, T: Tiled> Windows<'a, T> {
                 let next = next.as_ref().map_or((cell, &block), |(cell, block)| (*cell, block));
                 let ahead = self.input(next);
                 let group = cell * self.cell;
-                let mut done = self.group(group, (&block, &runs, ahead), (weights, slab));
+                let mut done = self.group(group, (&block, &runs, ahead), desk);
                 if fresh {
                     runs.drop_padding();
                 }
                 // Groups that fill no cell of their own are in one that begins earlier.
                 let last = geometry.groups - self.cell;
                 if cell + 1 == self.cells() && group < last {
-                    done += self.group(last, (&block, &runs, ahead), (weights, slab));
+                    done += self.group(last, (&block, &runs, ahead), desk);
                 }
                 if !turn.goes_on(done) {
                     return;
@@ -203,18 +207,18 @@ impl<'a, T: Tiled> Windows<'a, T> {
         &self,
         group: usize,
         (block, runs, ahead): (&Block, &Runs, *const u8),
-        (weights, slab): (&mut [T], &mut [T]),
+        desk: &mut Desk<'_, T>,
     ) -> usize {
         let Problem { geometry, x, padding, .. } = self.problem;
         if self.cell == 1 {
-            self.layout.stage((runs, group..group + 1), x, *padding, slab);
+            self.layout.stage((runs, group..group + 1), x, *padding, desk.slab);
         } else {
-            self.layout.stage_cells((runs, group, self.cell), x, *padding, slab);
+            self.layout.stage_cells((runs, group, self.cell), x, *padding, desk.slab);
         }
         let outputs = group * geometry.outputs..(group + 1) * geometry.outputs;
         let output = |output| {
-            self.read_weights(output, weights);
-            self.output(output, (block, ahead), (weights, slab))
+            self.read_weights(output, desk.weights);
+            self.output(output, (block, ahead), desk)
         };
         outputs.map(output).sum()
     }
@@ -241,7 +245,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
         &self,
         output: usize,
         (block, ahead): (&Block, *const u8),
-        (weights, slab): (&[T], &[T]),
+        desk: &mut Desk<'_, T>,
     ) -> usize {
         let Problem { store, x, .. } = self.problem;
         let [.., ahead_row, ahead_column] = *x.strides() else { unreachable!("see above") };
@@ -250,6 +254,13 @@ impl<'a, T: Tiled> Windows<'a, T> {
         let [channel, ref between @ ..] = *store.out.strides() else { unreachable!("see above") };
         let [.., row, column] = *between else { unreachable!("see above") };
         let to = output as isize * channel + block.start(between);
+        let result = (to, row, column);
+        // A plane that is set aside begins where it does, and has its rows one after the other.
+        let (to, row, column) = match self.aside {
+            0 => result,
+            _ => (0, width.len() as isize * size, size),
+        };
+        let plane = ViewMut::from_slice(&mut *desk.aside, &[self.aside]);
         let (row_out, row_in) = (row * self.phases as isize, self.pitch * self.phases as isize);
         let reach = |offsets: &[isize]| *offsets.iter().max().expect("kernels have taps");
         let window = reach(&self.rows) + reach(&self.taps) + lanes as isize - 1;
@@ -277,16 +288,17 @@ impl<'a, T: Tiled> Windows<'a, T> {
                 let last = (outputs - 1) as isize;
                 let first = phase as isize * self.pitch;
                 let reach = last * row_in + columns[columns.len() - 1].from + window;
-                let from = Memory::of(slab).at(first, 0, reach);
+                let from = Memory::of(desk.slab).at(first, 0, reach);
                 let below = last * row_out;
                 let first = to + phase as isize * row;
-                let out = store.out.at(first, low + below.min(0), high + below.max(0));
+                let out = if self.aside > 0 { &plane } else { &store.out };
+                let out = out.at(first, low + below.min(0), high + below.max(0));
                 let slide = Slide {
                     b: from,
                     rows,
                     pitch: row_in,
                     taps: &self.taps,
-                    weights,
+                    weights: desk.weights,
                     columns,
                     outputs,
                     out,
@@ -305,6 +317,17 @@ impl<'a, T: Tiled> Windows<'a, T> {
                 unsafe { table[columns.len() - 1](&slide) }
             }
         }
+        if self.aside > 0 {
+            let (to, row, column) = result;
+            let plane = &desk.aside[..height.len() * width.len()];
+            // Rows that go on where the one before ends are as one.
+            let joined = row == column * width.len() as isize;
+            let run = if joined { plane.len() } else { width.len() };
+            for (i, values) in plane.chunks_exact(run).enumerate() {
+                // SAFETY: each item has results of its own, and one thread takes it.
+                unsafe { store.run(to + i as isize * row, column, values) }
+            }
+        }
         vectors * height.len() * self.rows.len() * self.taps.len()
     }
 
@@ -319,6 +342,13 @@ impl<'a, T: Tiled> Windows<'a, T> {
             _ => store.finish(output, 1, false),
         }
     }
+}
+
+/// What a thread works in.
+struct Desk<'a, T> {
+    weights: &'a mut [T],
+    slab: &'a mut [T],
+    aside: &'a mut [T],
 }
 
 /// How many outputs a block has on each axis.

@@ -222,6 +222,11 @@ impl Constant {
         Ok(())
     }
 
+    /// Whether it is 0.
+    pub(super) fn is_zero(&self) -> bool {
+        self.imaginary == 0.0 && self.part::<f64>(Part::Real) == 0.0
+    }
+
     /// It as an integer of 64 bits, if it is one.
     pub(super) fn integer(&self) -> Option<i64> {
         match self.real {

@@ -280,6 +280,16 @@ impl<'py> Outcome<'py> {
         unsafe { ViewMut::new(data(&self.sums).add(first), scalar, shape, strides) }
     }
 
+    /// The same of complex numbers, the parts of which are a last axis.
+    pub(super) fn parts<T: Element>(&self, shape: &[usize], strides: &[isize]) -> ViewMut<'_, T> {
+        let scalar = self.number.scalar;
+        assert!(self.number.complex, "real numbers have one part");
+        let (shape, strides) =
+            ([shape, &[2]].concat(), [strides, &[scalar.size() as isize]].concat());
+        // SAFETY: as above.
+        unsafe { ViewMut::new(data(&self.sums), scalar, &shape, strides) }
+    }
+
     /// Sets the imaginary part to 0.
     pub(super) fn clear_imaginary(&self) -> PyResult<()> {
         self.sums.setattr("imag", 0)

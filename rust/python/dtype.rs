@@ -147,10 +147,16 @@ fn wanted(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<Number
     if object.is_none() {
         return Ok(None);
     }
-    let dtype = PyArrayDescr::new(object.py(), object)?;
-    match Number::of(&dtype)? {
+    // What NumPy cannot make one of is named as it is.
+    let dtype = PyArrayDescr::new(object.py(), object);
+    let number = dtype.as_ref().map_or(Ok(None), Number::of)?;
+    let named = || match &dtype {
+        Ok(dtype) => dtype.str().map(|name| name.to_string()),
+        Err(_) => object.repr().map(|name| name.to_string()),
+    };
+    match number {
         Some(number) => Ok(Some(number)),
-        None => Err(Error::WantedDtype { argument, dtype: dtype.str()?.to_string() }.into()),
+        None => Err(Error::WantedDtype { argument, dtype: named()? }.into()),
     }
 }
 
@@ -249,7 +255,11 @@ impl Numbers {
                 let pass = match (integers, natural.complex) {
                     (true, _) if widest > 4 => "int64",
                     (true, _) => "int32",
+                    (_, true) if natural.scalar == Scalar::F32 => "complex64",
                     (_, true) => "complex128",
+                    _ if matches!(natural.scalar, Scalar::F16 | Scalar::Bf16 | Scalar::F32) => {
+                        "float32"
+                    }
                     _ => "float64",
                 };
                 let (given, natural) = (sum.name(), natural.name());

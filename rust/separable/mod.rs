@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use crate::contract::{self, wanted_items};
 use crate::error::Error;
-use crate::geometry::{Activation, Axis, Geometry, PaddingMode};
+use crate::geometry::{Axis, Geometry, PaddingMode};
 use crate::memory::Workspace;
 use crate::offer::{Cost, Declined, Description, far};
 use crate::operand::Weights;
@@ -376,7 +376,7 @@ impl<T: Tiled> Passes<'_, T> {
                 let shape = shape_of(outputs.len(), geometry.axes.iter().map(|axis| axis.output));
                 let left = room(to, "what a pass leaves", shape.iter().product())?;
                 let out = ViewMut::from_slice(left, &shape);
-                Store { out, bias: &[], activation: Activation::None, accumulate: false }
+                Store::plain(out)
             };
             let axis = self.shape.long[pass];
             let taps = geometry.axes[axis].kernel;
