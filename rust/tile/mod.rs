@@ -22,7 +22,10 @@ pub(crate) use vector::Vector;
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use shape::{NOMINAL, Registers, TileShape};
-pub use slide::{Ahead, MOST_STRIDE, MOST_VECTORS, Slide, Slides, Sliding};
+pub use slide::{
+    Ahead, MOST_STRIDE, MOST_VECTORS, Slide, SlideInPlace, Slides, Sliding, SlidingInPlace,
+    is_masked,
+};
 pub use sum::{ALL_ROWS, CHAIN, Segment, Step, Sum};
 
 use crate::error::Error;

@@ -2,7 +2,7 @@
 //! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
 
 use super::kernel::{Tile, run, table};
-use super::slide::{Slide, slide, slides};
+use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::plain;
 use super::vector::Vector;
 use super::{Isa, Kernels, Tables};
@@ -32,6 +32,26 @@ unsafe impl<T: Element, const LANES: usize> Vector for Array<T, LANES> {
     unsafe fn store(self, to: *mut T) {
         // SAFETY: the caller vouches for the room.
         unsafe { to.cast::<[T; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_some(from: *const T, stride: usize, bits: u32) -> Self {
+        let mut values = [T::default(); LANES];
+        for (i, value) in
+            values.iter_mut().enumerate().filter(|(i, _)| bits >> (i * stride) & 1 == 1)
+        {
+            // SAFETY: the caller vouches for elements whose bits are set.
+            *value = unsafe { from.wrapping_add(i * stride).read_unaligned() };
+        }
+        Array(values)
+    }
+
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut T, bits: u32) {
+        for (i, value) in self.0.into_iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1) {
+            // SAFETY: the caller vouches for elements whose bits are set.
+            unsafe { to.wrapping_add(i).write_unaligned(value) }
+        }
     }
 
     #[inline(always)]
@@ -74,6 +94,12 @@ macro_rules! portable {
             // SAFETY: as for tiles.
             unsafe { slide::<Array<$element, $lanes>, K, S, NV, CHANNELS>(window) }
         }
+        unsafe fn in_place<const K: usize, const S: usize, const NV: usize, const CUT: bool>(
+            window: &SlideInPlace<'_, $element>,
+        ) {
+            // SAFETY: as for tiles.
+            unsafe { slide_in_place::<Array<$element, $lanes>, K, S, NV, CUT>(window) }
+        }
         Kernels {
             isa: Isa::Scalar,
             lanes: $lanes,
@@ -81,10 +107,10 @@ macro_rules! portable {
                 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
             dots: table!($function, true,
                 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
-            slides: slides!(window,
-                3 / 1: [1 2 3], 3 / 2: [1 2 3],
-                5 / 1: [1 2 3], 5 / 2: [1 2 3],
-                7 / 1: [1 2 3], 7 / 2: [1 2 3]),
+            slides: slides!(window, in_place,
+                3 / 1: [1 2 3] [1 2 3], 3 / 2: [1 2 3] [1 2 3],
+                5 / 1: [1 2 3] [1 2 3], 5 / 2: [1 2 3] [1 2 3],
+                7 / 1: [1 2 3] [1 2 3], 7 / 2: [1 2 3] [1 2 3]),
             transpose: plain,
         }
     }};

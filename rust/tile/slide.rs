@@ -6,6 +6,12 @@
 //! each input row is read once and added to all outputs whose windows hold it, the oldest of which
 //! is then finished, and the others age by one. A vector is of neighbouring positions of a channel, with
 //! a number a weight; or of neighbouring channels at a position, with a vector a weight.
+//!
+//! A plane that is padded with zeros is read where it lies: what a vector of it has beyond a row's ends is
+//! masked, and rows beyond the plane are zeros that lie elsewhere. So memory is read once, in order, and nothing
+//! else is touched; staging a plane first took as long again as copying it.
+
+use std::ops::Range;
 
 use super::kernel::{Bias, Column, Finish};
 use super::vector::Vector;
@@ -37,6 +43,22 @@ pub struct Slide<'a, T> {
     pub ahead: Ahead,
 }
 
+/// Vectors of outputs below one another, of a plane that is read where it lies.
+#[derive(Clone, Debug)]
+pub struct SlideInPlace<'a, T> {
+    /// The same as of others, with rows that need not exist. Kernels are square, and the stride is that of rows
+    /// too; taps and columns do not go below 0.
+    pub slide: Slide<'a, T>,
+    /// Which rows exist.
+    pub inside: Range<usize>,
+    /// What is read for others.
+    pub zeros: *const T,
+    /// Which elements of each vector exist at each tap, the first in the lowest bit.
+    pub taken: &'a [[u32; MOST_VECTORS]],
+    /// Which lanes of each vector are results.
+    pub kept: &'a [u32; MOST_VECTORS],
+}
+
 /// Lines to ask for while windows slide, so that they are in the second-level cache when they are staged.
 /// (Asking for those of results as well, up to 24 outputs ahead, changed nothing on a Sapphire Rapids.)
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +71,20 @@ pub struct Ahead {
     pub columns: [isize; MOST_VECTORS],
 }
 
+impl Ahead {
+    /// Nothing: planes that are read where they lie come in the order that the CPU expects.
+    pub const NOTHING: Ahead =
+        Ahead { first: std::ptr::null(), row: 0, columns: [0; MOST_VECTORS] };
+}
+
 /// Most vectors that slide together.
-pub const MOST_VECTORS: usize = 4;
+pub const MOST_VECTORS: usize = 7;
 
 /// Computes vectors of outputs below one another.
 pub type Sliding<T> = unsafe fn(&Slide<'_, T>);
+
+/// The same of a plane that is read where it lies.
+pub type SlidingInPlace<T> = unsafe fn(&SlideInPlace<'_, T>);
 
 /// The functions for kernels of some height and some stride.
 #[derive(Debug)]
@@ -66,10 +97,97 @@ pub struct Slides<T: 'static> {
     pub positions: &'static [Sliding<T>],
     /// The same for vectors of channels.
     pub channels: &'static [Sliding<T>],
+    /// For vectors of positions that are read where they lie, of square kernels. Of those that are not
+    /// [`is_masked`], all elements exist, and so do all results.
+    pub in_place: &'static [SlidingInPlace<T>],
+    /// The same where any element may be missing, and any lane no result.
+    pub cut: &'static [SlidingInPlace<T>],
 }
 
 /// The largest stride that there are functions for.
 pub const MOST_STRIDE: usize = 2;
+
+/// Whether vector `v` of `vectors` may miss elements at a tap of `kernel`: the first one those before a row's
+/// start, the last one those behind its end. Masks for all would take a tenth of the time of large kernels. With a
+/// stride a vector is read in two, and the products are too few for masks to matter.
+pub const fn is_masked(
+    (tap, kernel): (usize, usize),
+    (v, vectors): (usize, usize),
+    stride: usize,
+) -> bool {
+    stride > 1 || (v == 0 && tap < kernel / 2) || (v + 1 == vectors && tap >= kernel / 2)
+}
+
+/// Sums of `NV` vectors of outputs whose windows are `K` rows high: those of output `i - age` when rows `i` are
+/// added.
+struct Sums<V, const K: usize, const NV: usize>([[V; NV]; K]);
+
+// No closures with vectors in them: those are compiled without the instructions of the functions below,
+// unless they disappear in them.
+impl<V: Vector, const K: usize, const NV: usize> Sums<V, K, NV> {
+    /// Adds the products of one tap of row `j` of those that are `S` rows further for each output, with the
+    /// weights of its column: numbers, or vectors.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `V`, and there must be `K` weights.
+    #[inline(always)]
+    unsafe fn add<const S: usize, const CHANNELS: bool>(
+        &mut self,
+        values: [V; NV],
+        weights: *const V::Element,
+        j: usize,
+    ) {
+        for (age, sums) in self.0.iter_mut().enumerate().take(K.div_ceil(S)) {
+            let y = age * S + j;
+            if y < K {
+                let at = weights.wrapping_add(y * if CHANNELS { V::LANES } else { 1 });
+                // SAFETY: the caller vouches for the instructions and the weights.
+                unsafe {
+                    let factor = if CHANNELS { V::load(at) } else { V::splat(at) };
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = factor.mul_add(value, *sum);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The oldest sums, which have met their last rows, with bias and activation. The others age.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `V`, and the bias be readable.
+    #[inline(always)]
+    unsafe fn next<const S: usize>(&mut self, finish: &Finish<V::Element>) -> [V; NV] {
+        let oldest = K.div_ceil(S) - 1;
+        let mut done = self.0[oldest];
+        // SAFETY: the caller vouches for the instructions and the bias.
+        unsafe {
+            for sum in &mut done {
+                match finish.bias {
+                    Bias::None => {}
+                    Bias::Rows(bias, _) => *sum = sum.add(V::splat(bias)),
+                    Bias::Lanes(bias) => *sum = sum.add(V::load(bias)),
+                }
+                if let Some((low, high)) = finish.clip {
+                    *sum = sum.clip(V::splat(&low), V::splat(&high));
+                }
+            }
+            for age in (0..oldest).rev() {
+                self.0[age + 1] = self.0[age];
+            }
+            self.0[0] = [V::zero(); NV];
+        }
+        done
+    }
+}
+
+/// Whether no window is left that holds row `j` of output `i` and those that are further. Else rows are added to
+/// all sums, those before the first output and behind the last among them, which nobody will see: to tell them
+/// apart takes longer.
+#[inline(always)]
+fn is_below<const K: usize, const S: usize>(outputs: usize, i: usize, j: usize) -> bool {
+    i >= outputs && (i + 1 - outputs) * S + j >= K
+}
 
 /// Computes `NV` vectors of outputs of windows `K` rows high and `S` rows apart, each a chain of
 /// multiply-adds in the order of its taps. With `CHANNELS`, vectors are of channels.
@@ -88,16 +206,13 @@ pub unsafe fn slide<
 >(
     slide: &Slide<'_, V::Element>,
 ) {
-    // No closures with vectors in them: those are compiled without the instructions of this function,
-    // unless they disappear in it.
     let columns: [Column; NV] = std::array::from_fn(|v| slide.columns[v]);
-    let weight = if CHANNELS { V::LANES } else { 1 };
-    // The sums of output `i - age`; the oldest has met its last rows when output `i + 1` begins.
+    let column = K * if CHANNELS { V::LANES } else { 1 };
     let oldest = K.div_ceil(S) - 1;
     let mut to = slide.out;
     // SAFETY: the caller vouches for the instructions and every address.
     unsafe {
-        let mut acc = [[V::zero(); NV]; K];
+        let mut sums = Sums::<V, K, NV>([[V::zero(); NV]; K]);
         for i in 0..slide.outputs + oldest {
             for &column in &slide.ahead.columns[..NV] {
                 for j in 0..S {
@@ -106,10 +221,7 @@ pub unsafe fn slide<
                 }
             }
             for j in 0..S {
-                // The last windows may end above this row. Else it is added to all sums, those before the
-                // first output and behind the last among them, which nobody will see: to tell them
-                // apart takes longer.
-                if i >= slide.outputs && (i + 1 - slide.outputs) * S + j >= K {
+                if is_below::<K, S>(slide.outputs, i, j) {
                     break;
                 }
                 let row = slide.b.wrapping_offset(slide.rows[j] + i as isize * slide.pitch);
@@ -120,51 +232,95 @@ pub unsafe fn slide<
                     for (value, column) in values.iter_mut().zip(&columns) {
                         *value = V::load(at.wrapping_offset(column.from));
                     }
-                    for (age, sums) in acc.iter_mut().enumerate().take(oldest + 1) {
-                        let y = age * S + j;
-                        if y < K {
-                            let at = weights.wrapping_add(y * weight);
-                            let factor = if CHANNELS { V::load(at) } else { V::splat(at) };
-                            for (sum, value) in sums.iter_mut().zip(values) {
-                                *sum = factor.mul_add(value, *sum);
-                            }
-                        }
-                    }
-                    weights = weights.wrapping_add(K * weight);
+                    sums.add::<S, CHANNELS>(values, weights, j);
+                    weights = weights.wrapping_add(column);
                 }
             }
+            let done = sums.next::<S>(&slide.finish);
             if i >= oldest {
-                let Finish { bias, clip } = slide.finish;
-                for (&sum, column) in acc[oldest].iter().zip(&columns) {
-                    let mut sum = match bias {
-                        Bias::None => sum,
-                        Bias::Rows(bias, _) => sum.add(V::splat(bias)),
-                        Bias::Lanes(bias) => sum.add(V::load(bias)),
-                    };
-                    if let Some((low, high)) = clip {
-                        sum = sum.clip(V::splat(&low), V::splat(&high));
-                    }
+                for (sum, column) in done.iter().zip(&columns) {
                     sum.store(to.wrapping_byte_offset(column.to));
                 }
                 to = to.wrapping_byte_offset(slide.out_row);
             }
-            for age in (0..oldest).rev() {
-                acc[age + 1] = acc[age];
-            }
-            acc[0] = [V::zero(); NV];
         }
     }
 }
 
-/// A table of [`slide`] for one instruction set, from a function that is generic over the height of
-/// the kernel, the stride, and vectors.
+/// The same of vectors of positions that are read where they lie, of a kernel of `K` taps a row too. With `CUT`,
+/// any element may be missing, and any lane no result.
+///
+/// # Safety
+/// As for [`slide`], but elements need to be there only as `inside`, `taken` and [`is_masked`] say, and results
+/// as `kept` does; zeros must be readable wherever a row is.
+#[inline(always)]
+pub unsafe fn slide_in_place<
+    V: Vector,
+    const K: usize,
+    const S: usize,
+    const NV: usize,
+    const CUT: bool,
+>(
+    place: &SlideInPlace<'_, V::Element>,
+) {
+    let slide = &place.slide;
+    let columns: [Column; NV] = std::array::from_fn(|v| slide.columns[v]);
+    let taps: [isize; K] = std::array::from_fn(|tap| slide.taps[tap]);
+    let taken: [[u32; NV]; K] =
+        std::array::from_fn(|tap| std::array::from_fn(|v| place.taken[tap][v]));
+    let oldest = K.div_ceil(S) - 1;
+    let mut to = slide.out;
+    // SAFETY: the caller vouches for the instructions and every address.
+    unsafe {
+        let mut sums = Sums::<V, K, NV>([[V::zero(); NV]; K]);
+        for i in 0..slide.outputs + oldest {
+            for j in 0..S {
+                if is_below::<K, S>(slide.outputs, i, j) {
+                    break;
+                }
+                let row = slide.b.wrapping_offset(slide.rows[j] + i as isize * slide.pitch);
+                let row = if place.inside.contains(&(i * S + j)) { row } else { place.zeros };
+                for tap in 0..K {
+                    let at = row.wrapping_offset(taps[tap]);
+                    let mut values = [V::zero(); NV];
+                    for (v, value) in values.iter_mut().enumerate() {
+                        let at = at.wrapping_offset(columns[v].from);
+                        *value = if CUT || is_masked((tap, K), (v, NV), S) {
+                            V::load_some(at, S, taken[tap][v])
+                        } else {
+                            V::load(at)
+                        };
+                    }
+                    sums.add::<S, false>(values, slide.weights.as_ptr().wrapping_add(tap * K), j);
+                }
+            }
+            let done = sums.next::<S>(&slide.finish);
+            if i >= oldest {
+                for (v, sum) in done.iter().enumerate() {
+                    let to = to.wrapping_byte_offset(columns[v].to);
+                    if CUT { sum.store_some(to, place.kept[v]) } else { sum.store(to) }
+                }
+                to = to.wrapping_byte_offset(slide.out_row);
+            }
+        }
+    }
+}
+
+/// A table of windows for one instruction set, from two functions that are generic over the height of
+/// the kernel, the stride, and vectors: [`slide`] and [`slide_in_place`].
 macro_rules! slides {
-    ($run:ident, $($kernel:literal / $stride:literal: [$($vectors:literal)*]),*) => {
+    ($run:ident, $in_place:ident,
+     $($kernel:literal / $stride:literal: [$($vectors:literal)*] [$($place:literal)*]),*) => {
         &[$($crate::tile::slide::Slides {
             kernel: $kernel,
             stride: $stride,
             positions: &[$($run::<$kernel, $stride, $vectors, false>),*],
             channels: &[$($run::<$kernel, $stride, $vectors, true>),*],
+            in_place: &[$($in_place::<$kernel, $stride, $place, false>),*],
+            cut: &[
+                $in_place::<$kernel, $stride, 1, true>,
+                $in_place::<$kernel, $stride, 2, true>,
+            ],
         }),*]
     };
 }

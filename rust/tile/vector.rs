@@ -5,7 +5,8 @@ use crate::view::Element;
 /// A register of [`LANES`](Vector::LANES) elements.
 ///
 /// # Safety
-/// `load` and `store` of an implementation touch exactly `LANES` elements and need no alignment.
+/// `load` and `store` of an implementation touch exactly `LANES` elements, `load_some` and `store_some` those
+/// whose bits are set, and none needs alignment.
 pub unsafe trait Vector: Copy {
     /// What it holds.
     type Element: Element;
@@ -29,6 +30,19 @@ pub unsafe trait Vector: Copy {
     /// # Safety
     /// `LANES` elements from `to` on must be writable.
     unsafe fn store(self, to: *mut Self::Element);
+
+    /// Every `stride`th element from memory, zero where it is missing: bit `i` tells whether element
+    /// `from + i` is there. A stride is 1 or 2.
+    ///
+    /// # Safety
+    /// Elements whose bits are set must be readable.
+    unsafe fn load_some(from: *const Self::Element, stride: usize, bits: u32) -> Self;
+
+    /// Lanes whose bits are set to memory.
+    ///
+    /// # Safety
+    /// Their elements from `to` on must be writable.
+    unsafe fn store_some(self, to: *mut Self::Element, bits: u32);
 
     /// Asks for the cache line of an address, whatever it is, in the second-level cache, where the CPU can be
     /// asked.

@@ -3,12 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Tile, run, table};
-use super::slide::{Slide, slide, slides};
+use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::{Matrix, blocks};
 use super::vector::Vector;
 use super::{Isa, Kernels, Tables};
 
 mod integer;
+mod part;
 mod quads;
 
 use integer::{Ints256, Ints512, Longs256, Longs512};
@@ -35,6 +36,16 @@ macro_rules! vector {
             unsafe fn store(self, to: *mut $element) {
                 // SAFETY: the caller vouches for the room.
                 unsafe { $store(to, self) }
+            }
+            #[inline(always)]
+            unsafe fn load_some(from: *const $element, stride: usize, bits: u32) -> Self {
+                // SAFETY: the caller vouches for elements whose bits are set.
+                unsafe { part::Part::load(from, stride, bits) }
+            }
+            #[inline(always)]
+            unsafe fn store_some(self, to: *mut $element, bits: u32) {
+                // SAFETY: the caller vouches for elements whose bits are set.
+                unsafe { part::Part::store(self, to, bits) }
             }
             #[inline(always)]
             fn prefetch(at: *const u8) {
@@ -124,20 +135,20 @@ vector!(
 macro_rules! isa {
     ($tables:ident, $isa:expr, $features:literal,
      [$single:ident $double:ident $int:ident $long:ident],
-     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt),*) => {
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt),*) => {
         static $tables: Tables = Tables {
             single: isa!(@one $isa, $features, f32, $single, transpose_single,
-                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
             double: isa!(@one $isa, $features, f64, $double, transpose_double,
-                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
             int: isa!(@one $isa, $features, i32, $int, transpose_int,
-                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
             long: isa!(@one $isa, $features, i64, $long, transpose_long,
-                $($columns: $rows),*; $($kernel / $stride: $vectors),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
         };
     };
     (@one $isa:expr, $features:literal, $element:ident, $vector:ident, $transpose:ident,
-     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt),*) => {{
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt),*) => {{
         #[target_feature(enable = $features)]
         unsafe fn tile<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, $element>) {
             // SAFETY: the caller vouches for the tile; this function's features are the vector's.
@@ -150,12 +161,19 @@ macro_rules! isa {
             // SAFETY: as for tiles.
             unsafe { slide::<$vector, K, S, NV, CHANNELS>(window) }
         }
+        #[target_feature(enable = $features)]
+        unsafe fn in_place<const K: usize, const S: usize, const NV: usize, const CUT: bool>(
+            window: &SlideInPlace<'_, $element>,
+        ) {
+            // SAFETY: as for tiles.
+            unsafe { slide_in_place::<$vector, K, S, NV, CUT>(window) }
+        }
         Kernels {
             isa: $isa,
             lanes: <$vector as Vector>::LANES,
             table: table!(tile, false, $($columns: $rows),*),
             dots: table!(tile, true, $($columns: $rows),*),
-            slides: slides!(window, $($kernel / $stride: $vectors),*),
+            slides: slides!(window, in_place, $($kernel / $stride: $vectors $place),*),
             transpose: $transpose,
         }
     }};
@@ -171,18 +189,18 @@ isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d 
     6: [1 2 3 4],
     7: [1 2 3],
     8: [1 2];
-    3 / 1: [1 2 3 4], 3 / 2: [1 2 3 4],
-    5 / 1: [1 2 3 4], 5 / 2: [1 2 3 4],
-    7 / 1: [1 2 3], 7 / 2: [1 2 3 4]);
+    3 / 1: [1 2 3 4] [1 2 3 4 5 6 7], 3 / 2: [1 2 3 4] [1 2 3 4],
+    5 / 1: [1 2 3 4] [1 2 3 4 5], 5 / 2: [1 2 3 4] [1 2 3 4],
+    7 / 1: [1 2 3] [1 2 3 4], 7 / 2: [1 2 3 4] [1 2 3 4]);
 // 16 registers.
 isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
     2: [1 2 3 4 5 6],
     3: [1 2 3],
     4: [1 2];
-    3 / 1: [1 2 3], 3 / 2: [1 2 3 4],
-    5 / 1: [1 2], 5 / 2: [1 2 3],
-    7 / 1: [1], 7 / 2: [1 2]);
+    3 / 1: [1 2 3] [1 2 3], 3 / 2: [1 2 3 4] [1 2 3],
+    5 / 1: [1 2] [1 2], 5 / 2: [1 2 3] [1 2 3],
+    7 / 1: [1] [1], 7 / 2: [1 2] [1 2]);
 
 /// # Safety
 /// The CPU must have AVX2; as for [`super::transpose::plain`].

@@ -2,11 +2,13 @@
 
 use std::arch::x86_64::*;
 
+use super::part::Part;
 use crate::tile::vector::Vector;
 
 macro_rules! integer {
     ($(#[$doc:meta])* $vector:ident, $register:ident, $element:ident, $lanes:literal, $zero:ident,
-     $load:ident, $store:ident, $splat:ident, $add:ident, $mul:ident, $max:ident, $min:ident) => {
+     $load:ident, $store:ident, $splat:ident, $add:ident, $mul:ident, $max:ident, $min:ident,
+     $from_float:ident, $to_float:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $vector(pub $register);
@@ -29,6 +31,17 @@ macro_rules! integer {
             unsafe fn store(self, to: *mut $element) {
                 // SAFETY: the caller vouches for the room.
                 unsafe { $store(to.cast(), self.0) }
+            }
+            #[inline(always)]
+            unsafe fn load_some(from: *const $element, stride: usize, bits: u32) -> Self {
+                // Bits are moved as those of floats are.
+                // SAFETY: the caller vouches for elements whose bits are set.
+                unsafe { $vector($from_float(Part::load(from.cast(), stride, bits))) }
+            }
+            #[inline(always)]
+            unsafe fn store_some(self, to: *mut $element, bits: u32) {
+                // SAFETY: the caller vouches for elements whose bits are set.
+                unsafe { Part::store($to_float(self.0), to.cast(), bits) }
             }
             #[inline(always)]
             unsafe fn splat(from: *const $element) -> Self {
@@ -67,7 +80,9 @@ integer!(
     _mm512_add_epi32,
     _mm512_mullo_epi32,
     _mm512_max_epi32,
-    _mm512_min_epi32
+    _mm512_min_epi32,
+    _mm512_castps_si512,
+    _mm512_castsi512_ps
 );
 integer!(
     /// 8 integers of 64 bits.
@@ -82,7 +97,9 @@ integer!(
     _mm512_add_epi64,
     _mm512_mullo_epi64,
     _mm512_max_epi64,
-    _mm512_min_epi64
+    _mm512_min_epi64,
+    _mm512_castpd_si512,
+    _mm512_castsi512_pd
 );
 integer!(
     /// 8 integers of 32 bits.
@@ -97,7 +114,9 @@ integer!(
     _mm256_add_epi32,
     _mm256_mullo_epi32,
     _mm256_max_epi32,
-    _mm256_min_epi32
+    _mm256_min_epi32,
+    _mm256_castps_si256,
+    _mm256_castsi256_ps
 );
 integer!(
     /// 4 integers of 64 bits.
@@ -112,7 +131,9 @@ integer!(
     _mm256_add_epi64,
     multiply,
     greater,
-    less
+    less,
+    _mm256_castpd_si256,
+    _mm256_castsi256_pd
 );
 
 // What AVX2 has not got of 64 bits.

@@ -59,6 +59,16 @@ unsafe impl<V: Dot, const SIGNED: bool> Vector for Quads<V, SIGNED> {
         unsafe { self.0.store(to.cast()) }
     }
     #[inline(always)]
+    unsafe fn load_some(from: *const Quad<SIGNED>, stride: usize, bits: u32) -> Self {
+        // SAFETY: the caller vouches for quads whose bits are set.
+        Quads(unsafe { V::load_some(from.cast(), stride, bits) })
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut Quad<SIGNED>, bits: u32) {
+        // SAFETY: the caller vouches for quads whose bits are set.
+        unsafe { self.0.store_some(to.cast(), bits) }
+    }
+    #[inline(always)]
     unsafe fn splat(from: *const Quad<SIGNED>) -> Self {
         // SAFETY: the caller vouches for the quad.
         Quads(unsafe { V::splat(from.cast()) })

@@ -1,13 +1,16 @@
 //! Depthwise convolution with small kernels: windows that slide down a plane.
 //!
-//! A plane of a channel, or as many rows of it as a slab in the second-level cache holds, is staged
-//! and each of the group's output channels computed from it, one strip of a few vectors after the
-//! other from the top down: see [`Slide`]. So memory is read once and written once, in order.
+//! Each of a group's output channels is computed from its plane, or from a block of rows, one strip of a few
+//! vectors after the other from the top down: see [`Slide`]. So memory is read once and written once, in order.
+//! Planes are read where they lie (`place.rs`), or staged as far as the second-level cache holds them, where
+//! padding is no zeros, elements are no neighbours or others, or the kernel is no square.
 //!
 //! Vectors are of positions, where those are neighbours in the result: the last one of a row ends where
 //! the row ends and repeats some of the one before it, so that all go to the result as they are. Where
 //! channels are neighbours, vectors are of channels, and so is each element of the slab. Results of other
 //! numbers or strides are set aside, a plane of a block at a time, and converted as they are written.
+
+mod place;
 
 use super::Problem;
 use super::split::{block_lens, nth_block, wanted_items};
@@ -23,8 +26,13 @@ use crate::tile::{
 };
 use crate::view::{Memory, Runs, ViewMut};
 
+use place::InPlace;
+
 /// Bytes of a slab, so that it stays in the second-level cache beside the rows of the result.
 const SLAB_BYTES: usize = 128 << 10;
+
+/// Bytes of a block that is read where it lies, so that what strips share stays in the second-level cache.
+const PLACE_BYTES: usize = 512 << 10;
 
 /// Rows that a block has at least where blocks are made smaller for more threads.
 const LEAST_ROWS: usize = 8;
@@ -37,18 +45,28 @@ pub(super) struct Windows<'a, T: Tiled> {
     problem: &'a Problem<'a, T>,
     kernels: &'a Kernels<T>,
     slides: &'static Slides<T>,
-    /// Of a plane of cells.
-    layout: Layout,
+    source: Source<'a, T>,
     /// Elements of a cell: one, or a vector of channels.
     cell: usize,
     /// Elements of a plane of results that is set aside; 0 where they go to the result at once.
     aside: usize,
     /// Blocks on each axis.
     blocks: Vec<usize>,
-    /// Elements between neighbouring rows of outputs.
-    pitch: isize,
     /// Rows of outputs that are computed apart, since no input row belongs to windows of two of them.
     phases: usize,
+}
+
+/// Where windows read.
+enum Source<'a, T> {
+    InPlace(InPlace<'a, T>),
+    Slab(Slab),
+}
+
+/// A slab of cells.
+struct Slab {
+    layout: Layout,
+    /// Elements between neighbouring rows of outputs.
+    pitch: isize,
     /// Where the taps of the first column of a kernel lie, and those of its first row.
     rows: Vec<isize>,
     taps: Vec<isize>,
@@ -72,57 +90,51 @@ impl<'a, T: Tiled> Windows<'a, T> {
             && !outer.is_empty()
             && outer.iter().all(|axis| axis.kernel == 1)
             && along.kernel.saturating_mul(row.kernel) <= CHAIN;
+        let neighbours = store.is_direct() && store.step() == size;
         let fits = row.output >= lanes;
-        let (cell, aside) = match store.out.strides()[0] == size {
+        let apart = store.out.strides()[0] == size && geometry.outputs == 1;
+        let place = if small && neighbours && row.output >= lanes / 2 {
+            InPlace::new(problem, slides)
+        } else {
+            None
+        };
+        let (cell, aside) = match place {
             _ if !small => return Ok(None),
-            _ if fits && store.is_direct() && store.step() == size => (1, false),
-            true if store.is_direct() && geometry.outputs == 1 && geometry.groups >= lanes => {
-                (lanes, false)
-            }
-            _ if fits => (1, true),
-            _ => return Ok(None),
+            Some(_) => (1, false),
+            None if fits && neighbours => (1, false),
+            None if store.is_direct() && apart && geometry.groups >= lanes => (lanes, false),
+            None if fits => (1, true),
+            None => return Ok(None),
         };
-        let lens = lens(geometry, (cell, size_of::<T>()), threads);
+        let bytes = if place.is_some() { PLACE_BYTES } else { SLAB_BYTES };
+        // Of channels that are neighbours too: blocks that the second-level cache holds in all channels had so
+        // few rows of many of them that 7x7 on 256 channels of 112 x 112 took four times as long.
+        let lens = lens(geometry, bytes / (cell * size_of::<T>()), threads);
         let aside = if aside { lens[lens.len() - 2..].iter().product() } else { 0 };
-        let layout = Layout::new(geometry, &lens, cell * size_of::<T>())?;
-        let axis = geometry.axes.len() - 2;
-        let cells = |at: isize| at * cell as isize;
-        let pitch = cells(layout.pitches()[axis]);
-        let mut offsets = layout.offsets()?;
-        let mut of_axis = |axis| offsets.swap_remove(axis).into_iter().map(cells).collect();
-        let (taps, rows): (Vec<isize>, Vec<isize>) = (of_axis(axis + 1), of_axis(axis));
-        // Rows that no window reads may be left out between those that some do.
-        let even = |(y, &at): (usize, &isize)| {
-            at == rows[y % stride] + (y / stride * phases) as isize * pitch
+        let source = match place {
+            Some(place) => Source::InPlace(place),
+            None => match Slab::new(geometry, (&lens, stride, phases), (cell, size_of::<T>()))? {
+                Some(slab) => Source::Slab(slab),
+                None => return Ok(None),
+            },
         };
-        if !rows.iter().enumerate().all(even) {
-            return Ok(None);
-        }
         let blocks = geometry.axes.iter().zip(&lens).map(|(a, &len)| a.output.div_ceil(len));
         let blocks = blocks.collect();
-        Ok(Some(Windows {
-            problem,
-            kernels,
-            slides,
-            layout,
-            cell,
-            aside,
-            blocks,
-            pitch,
-            phases,
-            rows,
-            taps,
-        }))
+        Ok(Some(Windows { problem, kernels, slides, source, cell, aside, blocks, phases }))
     }
 
     /// How the convolution is computed.
     pub fn describe(&self, threads: usize) -> Description {
         let blocks = self.problem.geometry.axes.iter().zip(&self.blocks);
-        let (lanes, columns) = (self.kernels.lanes, self.columns().len());
+        let lanes = self.kernels.lanes;
+        let columns = match self.source {
+            Source::InPlace(_) => self.slides.in_place.len(),
+            Source::Slab(_) => self.columns().len(),
+        };
         let vectors = if self.cell == 1 { "positions" } else { "channels" };
         Description {
             workspace: self.scratch() * threads * size_of::<T>(),
-            tile: Some((self.rows.len().div_ceil(self.slides.stride), columns * lanes)),
+            tile: Some((self.slides.kernel.div_ceil(self.slides.stride), columns * lanes)),
             roles: Some(("neighbouring outputs", vectors)),
             block: blocks.map(|(axis, &n)| axis.output.div_ceil(n)).collect(),
             ..Description::default()
@@ -135,9 +147,16 @@ impl<'a, T: Tiled> Windows<'a, T> {
         if self.cell == 1 { positions } else { channels }
     }
 
-    /// Elements of a slab, of weights and of results, which each thread needs.
+    /// Elements of weights, of results, and of a slab or of zeros, which each thread needs.
     fn scratch(&self) -> usize {
-        self.cell * (self.layout.size(1, self.kernels.lanes) + CHAIN) + self.aside
+        let lanes = self.kernels.lanes;
+        let row = &self.problem.geometry.axes[self.blocks.len() - 1];
+        self.cell * CHAIN
+            + self.aside
+            + match &self.source {
+                Source::InPlace(_) => place::zeros(row, lanes),
+                Source::Slab(slab) => self.cell * slab.layout.size(1, lanes),
+            }
     }
 
     /// A group of a block each, or as many as a cell holds. The last one may hold more.
@@ -151,40 +170,70 @@ impl<'a, T: Tiled> Windows<'a, T> {
 
     /// One thread's part: takes items until there are none.
     pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
-        let Problem { geometry, x, .. } = self.problem;
         with_scratch(self.scratch(), |scratch: &mut [T]| {
             let (weights, scratch) = scratch.split_at_mut(CHAIN * self.cell);
-            let (aside, slab) = scratch.split_at_mut(self.aside);
-            let desk = &mut Desk { weights, slab, aside };
-            let (mut block, mut runs) = (Block::default(), Runs::default());
-            // Taken one ahead, as its input is asked for meanwhile.
-            let mut taken = turn.next();
-            while let Some(item) = taken {
-                taken = turn.next();
-                let (cell, now) = self.item(item);
-                let fresh = now != block;
-                if fresh {
-                    runs = self.layout.runs(&now, &x.strides()[1..]);
-                    block = now;
-                }
-                let next = taken.map(|item| self.item(item));
-                let next = next.as_ref().map_or((cell, &block), |(cell, block)| (*cell, block));
-                let ahead = self.input(next);
-                let group = cell * self.cell;
-                let mut done = self.group(group, (&block, &runs, ahead), desk);
-                if fresh {
-                    runs.drop_padding();
-                }
-                // Groups that fill no cell of their own are in one that begins earlier.
-                let last = geometry.groups - self.cell;
-                if cell + 1 == self.cells() && group < last {
-                    done += self.group(last, (&block, &runs, ahead), desk);
-                }
-                if !turn.goes_on(done) {
-                    return;
+            match &self.source {
+                Source::InPlace(place) => self.work_in_place(turn, place, (weights, scratch)),
+                Source::Slab(slab) => {
+                    let (aside, staged) = scratch.split_at_mut(self.aside);
+                    self.work_staged(turn, slab, &mut Desk { weights, staged, aside });
                 }
             }
         })
+    }
+
+    fn work_in_place(
+        &self,
+        turn: &Turn<'_>,
+        place: &InPlace<'_, T>,
+        (weights, zeros): (&mut [T], &mut [T]),
+    ) {
+        zeros.fill(T::default());
+        while let Some(item) = turn.next() {
+            let (group, block) = self.item(item);
+            let outputs = self.problem.geometry.outputs;
+            let output = |output| {
+                self.read_weights(output, weights);
+                self.output_in_place(place, (output, &block), (weights, zeros))
+            };
+            let done = (group * outputs..(group + 1) * outputs).map(output).sum();
+            if !turn.goes_on(done) {
+                return;
+            }
+        }
+    }
+
+    fn work_staged(&self, turn: &Turn<'_>, slab: &Slab, desk: &mut Desk<'_, T>) {
+        let Problem { geometry, x, .. } = self.problem;
+        let (mut block, mut runs) = (Block::default(), Runs::default());
+        // Taken one ahead, as its input is asked for meanwhile.
+        let mut taken = turn.next();
+        while let Some(item) = taken {
+            taken = turn.next();
+            let (cell, now) = self.item(item);
+            let fresh = now != block;
+            if fresh {
+                runs = slab.layout.runs(&now, &x.strides()[1..]);
+                block = now;
+            }
+            let next = taken.map(|item| self.item(item));
+            let next = next.as_ref().map_or((cell, &block), |(cell, block)| (*cell, block));
+            let ahead = self.input(next);
+            let mut group =
+                |group, runs: &Runs| self.group((group, slab), (&block, runs, ahead), desk);
+            let mut done = group(cell * self.cell, &runs);
+            if fresh {
+                runs.drop_padding();
+            }
+            // Groups that fill no cell of their own are in one that begins earlier.
+            let last = geometry.groups - self.cell;
+            if cell + 1 == self.cells() && cell * self.cell < last {
+                done += group(last, &runs);
+            }
+            if !turn.goes_on(done) {
+                return;
+            }
+        }
     }
 
     /// The cell and the block of an item.
@@ -205,27 +254,30 @@ impl<'a, T: Tiled> Windows<'a, T> {
     /// Stages and computes a group, or those of a cell. Returns how many vector operations it took.
     fn group(
         &self,
-        group: usize,
+        (group, slab): (usize, &Slab),
         (block, runs, ahead): (&Block, &Runs, *const u8),
         desk: &mut Desk<'_, T>,
     ) -> usize {
         let Problem { geometry, x, padding, .. } = self.problem;
         if self.cell == 1 {
-            self.layout.stage((runs, group..group + 1), x, *padding, desk.slab);
+            slab.layout.stage((runs, group..group + 1), x, *padding, desk.staged);
         } else {
-            self.layout.stage_cells((runs, group, self.cell), x, *padding, desk.slab);
+            slab.layout.stage_cells((runs, group, self.cell), x, *padding, desk.staged);
         }
         let outputs = group * geometry.outputs..(group + 1) * geometry.outputs;
         let output = |output| {
             self.read_weights(output, desk.weights);
-            self.output(output, (block, ahead), desk)
+            self.output((output, slab), (block, ahead), desk)
         };
         outputs.map(output).sum()
     }
 
     /// The weights of an output channel or of a cell of them, column by column.
     fn read_weights(&self, output: usize, to: &mut [T]) {
-        let (width, height) = (self.taps.len(), self.rows.len());
+        let [.., along, row] = self.problem.geometry.axes.as_slice() else {
+            unreachable!("see above")
+        };
+        let (width, height) = (row.kernel, along.kernel);
         // Along the axes of the kernel before these two there is one tap.
         let mut index = vec![0; self.blocks.len() - 2];
         let mut row = [T::default(); CHAIN];
@@ -243,7 +295,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
     /// Computes an output channel of a block from its slab, or those of a cell.
     fn output(
         &self,
-        output: usize,
+        (output, slab): (usize, &Slab),
         (block, ahead): (&Block, *const u8),
         desk: &mut Desk<'_, T>,
     ) -> usize {
@@ -261,11 +313,11 @@ impl<'a, T: Tiled> Windows<'a, T> {
             _ => (0, width.len() as isize * size, size),
         };
         let plane = ViewMut::from_slice(&mut *desk.aside, &[self.aside]);
-        let (row_out, row_in) = (row * self.phases as isize, self.pitch * self.phases as isize);
+        let (row_out, row_in) = (row * self.phases as isize, slab.pitch * self.phases as isize);
         let reach = |offsets: &[isize]| *offsets.iter().max().expect("kernels have taps");
-        let window = reach(&self.rows) + reach(&self.taps) + lanes as isize - 1;
+        let window = reach(&slab.rows) + reach(&slab.taps) + lanes as isize - 1;
         let mut rows = [0; MOST_STRIDE];
-        rows.iter_mut().zip(&self.rows).for_each(|(to, from)| *to = *from);
+        rows.iter_mut().zip(&slab.rows).for_each(|(to, from)| *to = *from);
         // Positions from one vector to the next, and the last that one may start at.
         let (pace, last) =
             if self.cell == 1 { (lanes, width.len() - lanes) } else { (1, width.len()) };
@@ -286,9 +338,9 @@ impl<'a, T: Tiled> Windows<'a, T> {
             for phase in 0..self.phases.min(height.len()) {
                 let outputs = (height.len() - phase).div_ceil(self.phases);
                 let last = (outputs - 1) as isize;
-                let first = phase as isize * self.pitch;
+                let first = phase as isize * slab.pitch;
                 let reach = last * row_in + columns[columns.len() - 1].from + window;
-                let from = Memory::of(desk.slab).at(first, 0, reach);
+                let from = Memory::of(desk.staged).at(first, 0, reach);
                 let below = last * row_out;
                 let first = to + phase as isize * row;
                 let out = if self.aside > 0 { &plane } else { &store.out };
@@ -297,7 +349,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
                     b: from,
                     rows,
                     pitch: row_in,
-                    taps: &self.taps,
+                    taps: &slab.taps,
                     weights: desk.weights,
                     columns,
                     outputs,
@@ -328,7 +380,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
                 unsafe { store.run(to + i as isize * row, column, values) }
             }
         }
-        vectors * height.len() * self.rows.len() * self.taps.len()
+        vectors * height.len() * slab.rows.len() * slab.taps.len()
     }
 
     /// What is done to the sums of an output channel, or of a cell of them.
@@ -347,18 +399,39 @@ impl<'a, T: Tiled> Windows<'a, T> {
 /// What a thread works in.
 struct Desk<'a, T> {
     weights: &'a mut [T],
-    slab: &'a mut [T],
+    staged: &'a mut [T],
     aside: &'a mut [T],
 }
 
-/// How many outputs a block has on each axis.
-fn lens(geometry: &Geometry, (cell, element): (usize, usize), threads: usize) -> Vec<usize> {
+impl Slab {
+    /// Of cells for blocks of `lens` outputs. Windows whose rows are so far apart that they are not in step with
+    /// the slab's have none.
+    fn new(
+        geometry: &Geometry,
+        (lens, stride, phases): (&[usize], usize, usize),
+        (cell, element): (usize, usize),
+    ) -> Result<Option<Self>, Error> {
+        let layout = Layout::new(geometry, lens, cell * element)?;
+        let axis = geometry.axes.len() - 2;
+        let cells = |at: isize| at * cell as isize;
+        let pitch = cells(layout.pitches()[axis]);
+        let mut offsets = layout.offsets()?;
+        let mut of_axis = |axis| offsets.swap_remove(axis).into_iter().map(cells).collect();
+        let (taps, rows): (Vec<isize>, Vec<isize>) = (of_axis(axis + 1), of_axis(axis));
+        // Rows that no window reads may be left out between those that some do.
+        let even = |(y, &at): (usize, &isize)| {
+            at == rows[y % stride] + (y / stride * phases) as isize * pitch
+        };
+        let even = rows.iter().enumerate().all(even);
+        Ok(even.then_some(Slab { layout, pitch, rows, taps }))
+    }
+}
+
+/// How many outputs a block of so many cells has on each axis.
+fn lens(geometry: &Geometry, cells: usize, threads: usize) -> Vec<usize> {
     let mut plane = geometry.clone();
     let along = plane.axes.len() - 2;
     plane.axes[..along].iter_mut().for_each(|axis| axis.output = 1);
-    // Of channels that are neighbours too: blocks that the second-level cache holds in all channels had so few
-    // rows of many of them that 7x7 on 256 channels of 112 x 112 took four times as long.
-    let cells = SLAB_BYTES / (cell * element);
     let mut lens = block_lens(&plane, cells);
     let planes: usize = geometry.axes[..along].iter().map(|axis| axis.output).product();
     let items = |lens: &[usize]| -> usize {

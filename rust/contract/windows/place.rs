@@ -1,0 +1,225 @@
+//! Windows over planes that are read where they lie.
+
+use std::ops::Range;
+
+use super::Windows;
+use crate::geometry::{Axis, Geometry, PaddingMode};
+use crate::parallel::even_parts;
+use crate::problem::Problem;
+use crate::slab::Block;
+use crate::tile::{
+    Ahead, Column, MOST_STRIDE, MOST_VECTORS, Slide, SlideInPlace, Slides, Tiled, is_masked,
+};
+use crate::view::Memory;
+
+/// Most taps of a row of a kernel that slides in place.
+const MOST_TAPS: usize = 7;
+
+/// Most elements that a row of a window may reach over: zeros for it are in the first-level cache.
+const MOST_REACH: usize = 1024;
+
+/// An input whose planes are read where they lie.
+pub(super) struct InPlace<'a, T> {
+    memory: Memory<'a, T>,
+    /// Elements between channels, images and positions of each axis.
+    strides: Vec<isize>,
+}
+
+impl<'a, T: Tiled> InPlace<'a, T> {
+    /// Of a problem with windows of these slides, if they are square and neighbours are read, and what lies
+    /// outside of the planes is zeros.
+    pub fn new(problem: &Problem<'a, T>, slides: &Slides<T>) -> Option<Self> {
+        let Problem { geometry, x, padding, .. } = problem;
+        let [outer @ .., along, row] = geometry.axes.as_slice() else { return None };
+        let square = row.kernel == along.kernel
+            && row.kernel <= MOST_TAPS
+            && (row.kernel - 1).saturating_mul(row.dilation) <= MOST_REACH;
+        let padded = |axis: &Axis| axis.before > 0 || axis.after > 0;
+        let zeros = |axis: &Axis| axis.mode == PaddingMode::Constant || !padded(axis);
+        // Of minus zero, sums of products that underflow would be others.
+        let zeros = zeros(along)
+            && zeros(row)
+            && (padding.to_f64().to_bits() == 0 || !(padded(along) || padded(row)));
+        let whole = outer.iter().all(|axis| axis.before == 0 && axis.after == 0);
+        let memory = x.memory::<T>()?;
+        let size = size_of::<T>() as isize;
+        let neighbours = x.strides().last() == Some(&size) && row.stride == slides.stride;
+        (square && zeros && whole && neighbours).then(|| InPlace {
+            memory,
+            strides: x.strides().iter().map(|stride| stride / size).collect(),
+        })
+    }
+
+    /// The plane of a group at a block, as the index of its first element.
+    fn plane(&self, geometry: &Geometry, group: usize, block: &Block) -> isize {
+        let outer = block.0.iter().zip(&geometry.axes).zip(&self.strides[1..]);
+        let outer = outer.take(geometry.axes.len() - 2);
+        let starts = outer.map(|((range, axis), s)| (range.start * axis.stride) as isize * s);
+        group as isize * self.strides[0] + starts.sum::<isize>()
+    }
+}
+
+/// Elements that zeros of a row must have.
+pub(super) fn zeros(row: &Axis, lanes: usize) -> usize {
+    (MOST_VECTORS * lanes) * row.stride + (row.kernel - 1) * row.dilation
+}
+
+/// Vectors that slide together, and which parts of them there are.
+#[derive(Default)]
+struct Vectors {
+    columns: [Column; MOST_VECTORS],
+    taken: [[u32; MOST_VECTORS]; MOST_TAPS],
+    kept: [u32; MOST_VECTORS],
+    /// The padded position where the first one starts.
+    first: usize,
+}
+
+impl Vectors {
+    /// Those that start at such outputs of a row, a group of `outputs` of it, `column` bytes apart.
+    fn new(
+        row: &Axis,
+        starts: impl Iterator<Item = usize>,
+        (outputs, lanes): (&Range<usize>, usize),
+        column: isize,
+    ) -> Self {
+        let mut vectors = Vectors::default();
+        for (v, start) in starts.enumerate() {
+            if v == 0 {
+                vectors.first = (outputs.start + start) * row.stride;
+            }
+            let at = (outputs.start + start) * row.stride;
+            vectors.columns[v] =
+                Column { from: (at - vectors.first) as isize, to: start as isize * column };
+            for (tap, taken) in vectors.taken.iter_mut().enumerate().take(row.kernel) {
+                let inside = inside(row, at + tap * row.dilation, 1, lanes * row.stride);
+                taken[v] = bits(inside);
+            }
+            vectors.kept[v] = bits(0..outputs.len().saturating_sub(start).min(lanes));
+        }
+        vectors
+    }
+
+    /// Whether some of `count` vectors misses elements that are not masked, or results.
+    fn is_cut(&self, row: &Axis, (count, lanes): (usize, usize)) -> bool {
+        let all = |n| bits(0..n);
+        (0..count).any(|v| {
+            let misses = |tap: usize| {
+                self.taken[tap][v] != all(lanes * row.stride)
+                    && !is_masked((tap, row.kernel), (v, count), row.stride)
+            };
+            self.kept[v] != all(lanes) || (0..row.kernel).any(misses)
+        })
+    }
+}
+
+/// Which of `len` padded positions from `first` on, `step` apart, are in the input.
+fn inside(axis: &Axis, first: usize, step: usize, len: usize) -> Range<usize> {
+    let (kept, kept_len) = axis.kept();
+    // Where input element 0 would be, padding in front of it or not.
+    let reach = |end: usize| {
+        let end = end as isize + axis.before - first as isize;
+        (end.max(0) as usize).div_ceil(step).min(len)
+    };
+    reach(kept)..reach(kept + kept_len)
+}
+
+/// The bits of a range, of 32.
+fn bits(range: Range<usize>) -> u32 {
+    let below = |n: usize| (1u64 << n) - 1;
+    (below(range.end) & !below(range.start)) as u32
+}
+
+impl<T: Tiled> Windows<'_, T> {
+    /// Computes an output channel of a block. `zeros` are as many as a row of vectors may read.
+    pub(super) fn output_in_place(
+        &self,
+        place: &InPlace<'_, T>,
+        (output, block): (usize, &Block),
+        (weights, zeros): (&[T], &[T]),
+    ) -> usize {
+        let Problem { store, geometry, .. } = self.problem;
+        let (lanes, size) = (self.kernels.lanes, size_of::<T>() as isize);
+        let [.., along, row] = geometry.axes.as_slice() else { unreachable!("windows have rows") };
+        let [.., height, width] = block.0.as_slice() else { unreachable!("windows have rows") };
+        let [channel, ref between @ ..] = *store.out.strides() else { unreachable!("see above") };
+        let [.., row_out, column] = *between else { unreachable!("see above") };
+        let [.., row_in, _] = *place.strides else { unreachable!("see above") };
+        let plane = place.plane(geometry, output / geometry.outputs, block);
+        let to = output as isize * channel + block.start(between);
+        let taps: [isize; MOST_TAPS] = std::array::from_fn(|tap| (tap * row.dilation) as isize);
+        let stride = self.slides.stride;
+        let pitch = along.dilation as isize * row_in;
+        let rows: [isize; MOST_STRIDE] = std::array::from_fn(|j| j as isize * pitch);
+        // The last vector ends where the row does, so that all are whole; or it is cut.
+        let vectors = width.len().div_ceil(lanes);
+        let last = width.len().saturating_sub(lanes);
+        let strips = |whole: bool, most: usize| {
+            even_parts(0..vectors, most.min(MOST_VECTORS)).map(move |strip| {
+                let start = |v: usize| if whole { (v * lanes).min(last) } else { v * lanes };
+                let count = strip.len();
+                (count, Vectors::new(row, strip.map(start), (width, lanes), column))
+            })
+        };
+        let Slides { in_place, cut, .. } = self.slides;
+        let mut whole = strips(true, in_place.len());
+        let whole = !whole.any(|(count, vectors)| vectors.is_cut(row, (count, lanes)));
+        let table = if whole { in_place } else { cut };
+        let (kept, kept_len) = row.kept();
+        for (count, vectors) in strips(whole, table.len()) {
+            let columns = &vectors.columns[..count];
+            // Columns are neighbours in the result, so the last one goes furthest.
+            let results = vectors.kept[count - 1].count_ones() as isize * size;
+            let (low, high) = (columns[0].to, columns[count - 1].to + results);
+            for phase in 0..self.phases.min(height.len()) {
+                let outputs = (height.len() - phase).div_ceil(self.phases);
+                let first = (height.start + phase) * along.stride;
+                let window = (outputs - 1) * stride + along.kernel;
+                let inside = inside(along, first, along.dilation, window);
+                // Of the plane: where a row lies, and the one that would be row 0.
+                let row_at =
+                    |r: usize| ((first + r * along.dilation) as isize - along.before) * row_in;
+                let plane_at = if inside.is_empty() || kept_len == 0 {
+                    zeros.as_ptr()
+                } else {
+                    let ends = [row_at(inside.start), row_at(inside.end - 1)];
+                    let last = (kept + kept_len - 1) as isize;
+                    place.memory.at(
+                        plane,
+                        ends[0].min(ends[1]) + kept as isize,
+                        ends[0].max(ends[1]) + last,
+                    )
+                };
+                let below = (outputs - 1) as isize * row_out * self.phases as isize;
+                let to = to + phase as isize * row_out;
+                let slide = Slide {
+                    b: plane_at.wrapping_offset(row_at(0) + vectors.first as isize - row.before),
+                    rows,
+                    pitch: pitch * stride as isize,
+                    taps: &taps[..row.kernel],
+                    weights,
+                    columns,
+                    outputs,
+                    out: store.out.at(to, low + below.min(0), high + below.max(0)),
+                    out_row: row_out * self.phases as isize,
+                    finish: self.finish(output),
+                    ahead: Ahead::NOTHING,
+                };
+                let slide = SlideInPlace {
+                    slide,
+                    inside,
+                    zeros: zeros.as_ptr(),
+                    taken: &vectors.taken,
+                    kept: &vectors.kept,
+                };
+                // SAFETY: the table is only reached through `kernels_of`, which checked the CPU. What is read
+                // lies in rows inside the plane, and in the part of them that is kept: of the others no bit is
+                // set, and `is_cut` saw that vectors without masks have all bits set; the first `at` checked
+                // the ends of that part. Of zeros there are as many as `zeros` tells. The second `at` checked
+                // every result, which this thread alone writes, since each item has results of its own;
+                // `read_weights` read weights for all taps.
+                unsafe { table[count - 1](&slide) }
+            }
+        }
+        vectors * height.len() * along.kernel * row.kernel
+    }
+}
