@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use super::kernel::{Bias, Column, Finish};
-use super::vector::Vector;
+use super::vector::{Level, Vector};
 
 /// Vectors of outputs below one another.
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +217,8 @@ pub unsafe fn slide<
             for &column in &slide.ahead.columns[..NV] {
                 for j in 0..S {
                     let row = (i * S + j) as isize * slide.ahead.row;
-                    V::prefetch(slide.ahead.first.wrapping_offset(row + column));
+                    let at = slide.ahead.first.wrapping_offset(row + column);
+                    V::prefetch(at, Level::Second);
                 }
             }
             for j in 0..S {

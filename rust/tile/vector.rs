@@ -2,6 +2,15 @@
 
 use crate::view::Element;
 
+/// A cache that a line is asked into.
+#[derive(Clone, Copy, Debug)]
+pub enum Level {
+    /// Nearest to the registers.
+    First,
+    /// A core's own, behind it.
+    Second,
+}
+
 /// A register of [`LANES`](Vector::LANES) elements.
 ///
 /// # Safety
@@ -44,10 +53,9 @@ pub unsafe trait Vector: Copy {
     /// Their elements from `to` on must be writable.
     unsafe fn store_some(self, to: *mut Self::Element, bits: u32);
 
-    /// Asks for the cache line of an address, whatever it is, in the second-level cache, where the CPU can be
-    /// asked.
+    /// Asks for the cache line of an address, whatever it is, where the CPU can be asked.
     #[inline(always)]
-    fn prefetch(_: *const u8) {}
+    fn prefetch(_: *const u8, _: Level) {}
 
     /// One element in every lane.
     ///

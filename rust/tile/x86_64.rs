@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::kernel::{Tile, run, table};
 use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::{Matrix, blocks};
-use super::vector::Vector;
+use super::vector::{Level, Vector};
 use super::{Isa, Kernels, Tables};
 
 mod integer;
@@ -48,9 +48,14 @@ macro_rules! vector {
                 unsafe { part::Part::store(self, to, bits) }
             }
             #[inline(always)]
-            fn prefetch(at: *const u8) {
+            fn prefetch(at: *const u8, level: Level) {
                 // SAFETY: every x86_64 has the instruction, and no address is wrong.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+                unsafe {
+                    match level {
+                        Level::First => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                        Level::Second => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+                    }
+                }
             }
             #[inline(always)]
             unsafe fn splat(from: *const $element) -> Self {
