@@ -49,6 +49,14 @@ pub unsafe trait Vector: Copy {
     #[inline(always)]
     fn prefetch(_: *const u8) {}
 
+    /// Asks for it in the first-level cache, to be read soon.
+    #[inline(always)]
+    fn prefetch_near(_: *const u8) {}
+
+    /// Asks for it to be written.
+    #[inline(always)]
+    fn prefetch_to_write(_: *const u8) {}
+
     /// One element in every lane.
     ///
     /// # Safety

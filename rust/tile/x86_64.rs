@@ -53,6 +53,16 @@ macro_rules! vector {
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
             }
             #[inline(always)]
+            fn prefetch_near(at: *const u8) {
+                // SAFETY: as above.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+            #[inline(always)]
+            fn prefetch_to_write(at: *const u8) {
+                // SAFETY: as above; a CPU without this instruction takes it for nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
+            }
+            #[inline(always)]
             unsafe fn splat(from: *const $element) -> Self {
                 // SAFETY: the caller vouches for the element.
                 unsafe { $splat(*from) }
@@ -191,7 +201,7 @@ isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d 
     8: [1 2];
     3 / 1: [1 2 3 4] [1 2 3 4 5 6 7], 3 / 2: [1 2 3 4] [1 2 3 4],
     5 / 1: [1 2 3 4] [1 2 3 4 5], 5 / 2: [1 2 3 4] [1 2 3 4],
-    7 / 1: [1 2 3] [1 2 3 4], 7 / 2: [1 2 3 4] [1 2 3 4]);
+    7 / 1: [1 2 3] [1 2 3], 7 / 2: [1 2 3 4] [1 2 3 4]);
 // 16 registers.
 isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
