@@ -248,6 +248,11 @@ pub unsafe fn slide<
     }
 }
 
+/// How many outputs ahead their rows, and the results', are asked for where planes are read where they lie. In a
+/// prototype of 3x3 on 51 MB, which no cache holds, that took 4.5 ms, rows alone 5.6, nothing 5.9, and a copy 3.5;
+/// 12 outputs ahead are no better (Sapphire Rapids).
+const ROWS_AHEAD: isize = 4;
+
 /// The same of vectors of positions that are read where they lie, of a kernel of `K` taps a row too. With `CUT`,
 /// any element may be missing, and any lane no result.
 ///
@@ -275,11 +280,19 @@ pub unsafe fn slide_in_place<
     unsafe {
         let mut sums = Sums::<V, K, NV>([[V::zero(); NV]; K]);
         for i in 0..slide.outputs + oldest {
+            for column in &columns {
+                let to = to.wrapping_byte_offset(ROWS_AHEAD * slide.out_row + column.to);
+                V::prefetch(to.cast(), Level::Written);
+            }
             for j in 0..S {
                 if is_below::<K, S>(slide.outputs, i, j) {
                     break;
                 }
                 let row = slide.b.wrapping_offset(slide.rows[j] + i as isize * slide.pitch);
+                for column in &columns {
+                    let ahead = row.wrapping_offset(ROWS_AHEAD * slide.pitch + column.from);
+                    V::prefetch(ahead.cast(), Level::First);
+                }
                 let row = if place.inside.contains(&(i * S + j)) { row } else { place.zeros };
                 for tap in 0..K {
                     let at = row.wrapping_offset(taps[tap]);

@@ -7,6 +7,8 @@ use crate::view::Element;
 pub enum Level {
     /// Nearest to the registers.
     First,
+    /// The same, for a line that will be written.
+    Written,
     /// A core's own, behind it.
     Second,
 }

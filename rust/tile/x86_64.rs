@@ -53,6 +53,7 @@ macro_rules! vector {
                 unsafe {
                     match level {
                         Level::First => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                        Level::Written => _mm_prefetch::<_MM_HINT_ET0>(at.cast()),
                         Level::Second => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
                     }
                 }
@@ -196,7 +197,7 @@ isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d 
     8: [1 2];
     3 / 1: [1 2 3 4] [1 2 3 4 5 6 7], 3 / 2: [1 2 3 4] [1 2 3 4],
     5 / 1: [1 2 3 4] [1 2 3 4 5], 5 / 2: [1 2 3 4] [1 2 3 4],
-    7 / 1: [1 2 3] [1 2 3 4], 7 / 2: [1 2 3 4] [1 2 3 4]);
+    7 / 1: [1 2 3] [1 2 3], 7 / 2: [1 2 3 4] [1 2 3 4]);
 // 16 registers.
 isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],

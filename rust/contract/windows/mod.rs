@@ -182,27 +182,6 @@ impl<'a, T: Tiled> Windows<'a, T> {
         })
     }
 
-    fn work_in_place(
-        &self,
-        turn: &Turn<'_>,
-        place: &InPlace<'_, T>,
-        (weights, zeros): (&mut [T], &mut [T]),
-    ) {
-        zeros.fill(T::default());
-        while let Some(item) = turn.next() {
-            let (group, block) = self.item(item);
-            let outputs = self.problem.geometry.outputs;
-            let output = |output| {
-                self.read_weights(output, weights);
-                self.output_in_place(place, (output, &block), (weights, zeros))
-            };
-            let done = (group * outputs..(group + 1) * outputs).map(output).sum();
-            if !turn.goes_on(done) {
-                return;
-            }
-        }
-    }
-
     fn work_staged(&self, turn: &Turn<'_>, slab: &Slab, desk: &mut Desk<'_, T>) {
         let Problem { geometry, x, .. } = self.problem;
         let (mut block, mut runs) = (Block::default(), Runs::default());
@@ -239,7 +218,11 @@ impl<'a, T: Tiled> Windows<'a, T> {
     /// The cell and the block of an item.
     fn item(&self, item: usize) -> (usize, Block) {
         let (part, cell) = (item / self.cells(), item % self.cells());
-        (cell, nth_block(self.problem.geometry, &self.blocks, part).1)
+        (cell, self.block(part))
+    }
+
+    fn block(&self, part: usize) -> Block {
+        nth_block(self.problem.geometry, &self.blocks, part).1
     }
 
     /// About where the input of a cell's block begins.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Windows;
 use crate::geometry::{Axis, Geometry, PaddingMode};
-use crate::parallel::even_parts;
+use crate::parallel::{Turn, even_parts};
 use crate::problem::Problem;
 use crate::slab::Block;
 use crate::tile::{
@@ -64,9 +64,20 @@ pub(super) fn zeros(row: &Axis, lanes: usize) -> usize {
     (MOST_VECTORS * lanes) * row.stride + (row.kernel - 1) * row.dilation
 }
 
+/// The vectors of a row of outputs, which are the same in all planes.
+#[derive(Default)]
+struct Row {
+    /// The outputs.
+    width: Range<usize>,
+    strips: Vec<Strip>,
+    /// Whether some of them misses elements that are not masked, or results.
+    cut: bool,
+}
+
 /// Vectors that slide together, and which parts of them there are.
 #[derive(Default)]
-struct Vectors {
+struct Strip {
+    count: usize,
     columns: [Column; MOST_VECTORS],
     taken: [[u32; MOST_VECTORS]; MOST_TAPS],
     kept: [u32; MOST_VECTORS],
@@ -74,40 +85,63 @@ struct Vectors {
     first: usize,
 }
 
-impl Vectors {
-    /// Those that start at such outputs of a row, a group of `outputs` of it, `column` bytes apart.
+impl Row {
+    /// With the most vectors that slide together, whole or cut, and bytes between neighbouring results.
+    fn new(
+        row: &Axis,
+        (width, lanes): (&Range<usize>, usize),
+        most: [usize; 2],
+        column: isize,
+    ) -> Self {
+        let vectors = width.len().div_ceil(lanes);
+        // The last vector ends where the row does, so that all are whole; or it is cut.
+        let last = width.len().saturating_sub(lanes);
+        let strips = |cut: bool| {
+            let most = most[usize::from(cut)].min(MOST_VECTORS);
+            let strips = even_parts(0..vectors, most).map(|strip| {
+                let start = |v: usize| if cut { v * lanes } else { (v * lanes).min(last) };
+                Strip::new(row, strip.map(start), (width, lanes), column)
+            });
+            strips.collect::<Vec<_>>()
+        };
+        let whole = strips(false);
+        let cut = whole.iter().any(|strip| strip.is_cut(row, lanes));
+        Row { width: width.clone(), strips: if cut { strips(true) } else { whole }, cut }
+    }
+}
+
+impl Strip {
+    /// Vectors that start at such outputs of a row.
     fn new(
         row: &Axis,
         starts: impl Iterator<Item = usize>,
-        (outputs, lanes): (&Range<usize>, usize),
+        (width, lanes): (&Range<usize>, usize),
         column: isize,
     ) -> Self {
-        let mut vectors = Vectors::default();
+        let mut strip = Strip::default();
         for (v, start) in starts.enumerate() {
+            let at = (width.start + start) * row.stride;
             if v == 0 {
-                vectors.first = (outputs.start + start) * row.stride;
+                strip.first = at;
             }
-            let at = (outputs.start + start) * row.stride;
-            vectors.columns[v] =
-                Column { from: (at - vectors.first) as isize, to: start as isize * column };
-            for (tap, taken) in vectors.taken.iter_mut().enumerate().take(row.kernel) {
-                let inside = inside(row, at + tap * row.dilation, 1, lanes * row.stride);
-                taken[v] = bits(inside);
+            strip.columns[v] =
+                Column { from: (at - strip.first) as isize, to: start as isize * column };
+            for (tap, taken) in strip.taken.iter_mut().enumerate().take(row.kernel) {
+                taken[v] = bits(inside(row, at + tap * row.dilation, 1, lanes * row.stride));
             }
-            vectors.kept[v] = bits(0..outputs.len().saturating_sub(start).min(lanes));
+            strip.kept[v] = bits(0..width.len().saturating_sub(start).min(lanes));
+            strip.count = v + 1;
         }
-        vectors
+        strip
     }
 
-    /// Whether some of `count` vectors misses elements that are not masked, or results.
-    fn is_cut(&self, row: &Axis, (count, lanes): (usize, usize)) -> bool {
-        let all = |n| bits(0..n);
-        (0..count).any(|v| {
+    fn is_cut(&self, row: &Axis, lanes: usize) -> bool {
+        (0..self.count).any(|v| {
             let misses = |tap: usize| {
-                self.taken[tap][v] != all(lanes * row.stride)
-                    && !is_masked((tap, row.kernel), (v, count), row.stride)
+                self.taken[tap][v] != bits(0..lanes * row.stride)
+                    && !is_masked((tap, row.kernel), (v, self.count), row.stride)
             };
-            self.kept[v] != all(lanes) || (0..row.kernel).any(misses)
+            self.kept[v] != bits(0..lanes) || (0..row.kernel).any(misses)
         })
     }
 }
@@ -130,19 +164,54 @@ fn bits(range: Range<usize>) -> u32 {
 }
 
 impl<T: Tiled> Windows<'_, T> {
+    /// One thread's part: takes items until there are none.
+    pub(super) fn work_in_place(
+        &self,
+        turn: &Turn<'_>,
+        place: &InPlace<'_, T>,
+        (weights, zeros): (&mut [T], &mut [T]),
+    ) {
+        let Problem { geometry, store, .. } = self.problem;
+        let axis = geometry.axes.len() - 1;
+        let [.., column] = *store.out.strides() else { unreachable!("windows have rows") };
+        let Slides { in_place, cut, .. } = self.slides;
+        zeros.fill(T::default());
+        let (mut now, mut block, mut row) = (None, Block::default(), Row::default());
+        while let Some(item) = turn.next() {
+            let (part, group) = (item / geometry.groups, item % geometry.groups);
+            // Planes may be so small that what is the same in all would take longer than they do.
+            if now.replace(part) != Some(part) {
+                block = self.block(part);
+                let width = &block.0[axis];
+                if row.width != *width {
+                    let most = [in_place.len(), cut.len()];
+                    row = Row::new(&geometry.axes[axis], (width, self.kernels.lanes), most, column);
+                }
+            }
+            let output = |output| {
+                self.read_weights(output, weights);
+                self.output_in_place(place, (output, &block, &row), (weights, zeros))
+            };
+            let done = (group * geometry.outputs..(group + 1) * geometry.outputs).map(output).sum();
+            if !turn.goes_on(done) {
+                return;
+            }
+        }
+    }
+
     /// Computes an output channel of a block. `zeros` are as many as a row of vectors may read.
-    pub(super) fn output_in_place(
+    fn output_in_place(
         &self,
         place: &InPlace<'_, T>,
-        (output, block): (usize, &Block),
+        (output, block, vectors): (usize, &Block, &Row),
         (weights, zeros): (&[T], &[T]),
     ) -> usize {
         let Problem { store, geometry, .. } = self.problem;
-        let (lanes, size) = (self.kernels.lanes, size_of::<T>() as isize);
+        let size = size_of::<T>() as isize;
         let [.., along, row] = geometry.axes.as_slice() else { unreachable!("windows have rows") };
-        let [.., height, width] = block.0.as_slice() else { unreachable!("windows have rows") };
+        let [.., height, _] = block.0.as_slice() else { unreachable!("windows have rows") };
         let [channel, ref between @ ..] = *store.out.strides() else { unreachable!("see above") };
-        let [.., row_out, column] = *between else { unreachable!("see above") };
+        let [.., row_out, _] = *between else { unreachable!("see above") };
         let [.., row_in, _] = *place.strides else { unreachable!("see above") };
         let plane = place.plane(geometry, output / geometry.outputs, block);
         let to = output as isize * channel + block.start(between);
@@ -150,26 +219,14 @@ impl<T: Tiled> Windows<'_, T> {
         let stride = self.slides.stride;
         let pitch = along.dilation as isize * row_in;
         let rows: [isize; MOST_STRIDE] = std::array::from_fn(|j| j as isize * pitch);
-        // The last vector ends where the row does, so that all are whole; or it is cut.
-        let vectors = width.len().div_ceil(lanes);
-        let last = width.len().saturating_sub(lanes);
-        let strips = |whole: bool, most: usize| {
-            even_parts(0..vectors, most.min(MOST_VECTORS)).map(move |strip| {
-                let start = |v: usize| if whole { (v * lanes).min(last) } else { v * lanes };
-                let count = strip.len();
-                (count, Vectors::new(row, strip.map(start), (width, lanes), column))
-            })
-        };
         let Slides { in_place, cut, .. } = self.slides;
-        let mut whole = strips(true, in_place.len());
-        let whole = !whole.any(|(count, vectors)| vectors.is_cut(row, (count, lanes)));
-        let table = if whole { in_place } else { cut };
+        let table = if vectors.cut { cut } else { in_place };
         let (kept, kept_len) = row.kept();
-        for (count, vectors) in strips(whole, table.len()) {
-            let columns = &vectors.columns[..count];
+        for strip in &vectors.strips {
+            let columns = &strip.columns[..strip.count];
             // Columns are neighbours in the result, so the last one goes furthest.
-            let results = vectors.kept[count - 1].count_ones() as isize * size;
-            let (low, high) = (columns[0].to, columns[count - 1].to + results);
+            let results = strip.kept[strip.count - 1].count_ones() as isize * size;
+            let (low, high) = (columns[0].to, columns[strip.count - 1].to + results);
             for phase in 0..self.phases.min(height.len()) {
                 let outputs = (height.len() - phase).div_ceil(self.phases);
                 let first = (height.start + phase) * along.stride;
@@ -192,7 +249,7 @@ impl<T: Tiled> Windows<'_, T> {
                 let below = (outputs - 1) as isize * row_out * self.phases as isize;
                 let to = to + phase as isize * row_out;
                 let slide = Slide {
-                    b: plane_at.wrapping_offset(row_at(0) + vectors.first as isize - row.before),
+                    b: plane_at.wrapping_offset(row_at(0) + strip.first as isize - row.before),
                     rows,
                     pitch: pitch * stride as isize,
                     taps: &taps[..row.kernel],
@@ -208,8 +265,8 @@ impl<T: Tiled> Windows<'_, T> {
                     slide,
                     inside,
                     zeros: zeros.as_ptr(),
-                    taken: &vectors.taken,
-                    kept: &vectors.kept,
+                    taken: &strip.taken,
+                    kept: &strip.kept,
                 };
                 // SAFETY: the table is only reached through `kernels_of`, which checked the CPU. What is read
                 // lies in rows inside the plane, and in the part of them that is kept: of the others no bit is
@@ -217,9 +274,10 @@ impl<T: Tiled> Windows<'_, T> {
                 // the ends of that part. Of zeros there are as many as `zeros` tells. The second `at` checked
                 // every result, which this thread alone writes, since each item has results of its own;
                 // `read_weights` read weights for all taps.
-                unsafe { table[count - 1](&slide) }
+                unsafe { table[strip.count - 1](&slide) }
             }
         }
-        vectors * height.len() * along.kernel * row.kernel
+        let operations = vectors.strips.iter().map(|strip| strip.count).sum::<usize>();
+        operations * height.len() * along.kernel * row.kernel
     }
 }
