@@ -460,7 +460,7 @@ def test_long_doubles_only_when_asked():
             (np.float32, np.int8),
             {"accumulate": np.int64},
             TypeError,
-            "pass accumulate=numpy.float64",
+            "pass accumulate=numpy.float32",
         ),
         (
             (np.complex128, np.int8),
