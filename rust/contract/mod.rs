@@ -24,8 +24,8 @@ use crate::problem::Problem;
 use crate::slab::Block;
 use crate::store::Target;
 use crate::tile::{
-    Asks, Bias, CHAIN, Contraction, Ending, Finish, Kernels, MAX_COLUMNS, STRIP, Strip, Sum,
-    TileShape, Tiled,
+    Bias, CHAIN, Contraction, Ending, Finish, Kernels, MAX_COLUMNS, STRIP, Strip, Sum, TileShape,
+    Tiled,
 };
 use crate::view::{Runs, advance};
 
@@ -43,12 +43,6 @@ pub(crate) const SERIAL_FLOPS: f64 = 5e6;
 /// Vectors of a strip so few that what streams is the weights: 3x3 on 512 channels of 7 x 7 from 61 to 65 %
 /// of the peak (Sapphire Rapids).
 const FEW_VECTORS: usize = 8;
-
-/// How many channels ahead the input of a kernel of one tap is asked for: each of its steps reads another
-/// plane. With rows of positions, 1x1 from 512 to 128 channels of 28 x 28 from 56 to 70 % of the peak, from
-/// 1024 to 128 of 56 x 56 from 48 to 60 %; 4 and 8 are alike (Sapphire Rapids). With vectors of positions no
-/// difference was certain.
-const ASKED_CHANNELS: isize = 8;
 
 /// Computes a convolution directly.
 pub fn direct<T: Tiled>(
@@ -147,8 +141,6 @@ struct Nest<'a, T: Tiled> {
     geometry: Geometry,
     input: Input<'a, T>,
     sum: Sum,
-    /// What tiles ask for, where rows of weights are not read from end to end.
-    asks: Asks,
     /// Bytes between neighbouring positions of the result.
     strides: Vec<isize>,
     split: Split,
@@ -292,10 +284,6 @@ impl<'a, T: Tiled> Nest<'a, T> {
             chain: CHAIN,
         };
         let sum = forward.sum()?;
-        let asks = match problem.geometry.kernel_taps() {
-            1 if vectors.is_some() => Asks::Rows(input.taps.channel * ASKED_CHANNELS),
-            _ => Asks::Nothing,
-        };
         let panels = vectors.zip(panel_shape).map(|(vectors, shape)| {
             let cuts = (0..split.cuts).map(|cut| {
                 let panels = split.units(vectors.panels, cut);
@@ -307,7 +295,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let cuts = cuts.collect();
             Panels { bias: vectors.bias(problem.store.bias), vectors, shape, cuts }
         });
-        Ok(Nest { problem, kernels, roles, geometry, input, sum, asks, strides, split, panels })
+        Ok(Nest { problem, kernels, roles, geometry, input, sum, strides, split, panels })
     }
 
     fn items(&self) -> usize {
@@ -524,7 +512,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                             columns,
                             from: span.from,
                             vectors: span.vectors,
-                            asks: if few { Asks::Next } else { self.asks },
+                            streams: few,
                             totals: totals.as_mut_ptr(),
                         };
                         let target = work.target(group);

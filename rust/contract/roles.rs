@@ -80,14 +80,13 @@ const CHOICE_FLOPS: f64 = 5e4;
 /// Share of the tiles' speed that is reached with operands from the second-level cache: vectors of
 /// positions across cache lines, and vectors of channels; then both with one tap a channel, none of which is
 /// used twice. Rows of positions read another line a channel there, and another page where planes are that
-/// large; asked for beforehand, they are ahead with many channels and few outputs: 1x1 from 512 to 128
-/// channels of 28 x 28 at 68 % of the peak (59 with vectors of positions), from 1024 to 256 of 14 x 14 at 68
-/// (60), from 256 to 512 of 28 x 28 at 63 (71), from 128 to 512 at 61 (81).
+/// large: of 18 such layers all but one, of 1024 channels of 14 x 14, ran faster with vectors of positions,
+/// by a fifth in the median and by half where planes are large.
 const POSITION_VECTORS: f64 = 0.9;
 const CHANNEL_VECTORS: f64 = 0.93;
 const LONE_POSITION_VECTORS: f64 = 0.8;
-const LONE_CHANNEL_VECTORS: f64 = 0.84;
-const PAGED_CHANNEL_VECTORS: f64 = 0.7;
+const LONE_CHANNEL_VECTORS: f64 = 0.78;
+const PAGED_CHANNEL_VECTORS: f64 = 0.6;
 
 /// The same where rows of weights lie a multiple of 4 KiB apart.
 const ALIASED_ROWS: f64 = 0.9;

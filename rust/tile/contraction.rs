@@ -1,6 +1,6 @@
 //! Computing tiles without leaving their operands.
 
-use super::kernel::{Asks, Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
+use super::kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 use super::sum::{Placed, Segment, Sum};
 use super::{Kernels, Tiled};
 use crate::memory::LINE;
@@ -32,8 +32,8 @@ pub struct Strip<'a, T> {
     pub from: (isize, isize),
     /// Vectors of a tile.
     pub vectors: usize,
-    /// What is asked for on the way. [`Asks::Next`] takes the next rows to lie behind these.
-    pub asks: Asks,
+    /// Whether rows of A are read once, the next ones behind these: then they are asked for on the way.
+    pub streams: bool,
     /// Where totals are kept between chains: see [`row_vectors`](Self::row_vectors).
     pub totals: *mut T,
 }
@@ -91,23 +91,22 @@ impl<T: Tiled> Contraction<'_, T> {
         assert!(sum.rows.is_none_or(|rows| rows == strip.rows && rows <= MOST_RAMP_ROWS));
         let (mut a, mut b) = (std::ptr::null(), std::ptr::null());
         let mut segments: &[Segment] = &[];
-        let mut next = std::ptr::null();
+        let mut ahead = std::ptr::null();
         if let Some(placed) = sum.chain(chain, strip.rows) {
             let Placed { at, a: (first, last), .. } = placed;
             a = self.a.at(strip.a + at.a, first, last);
             let (first, last) = (strip.from.0 + placed.b.0, strip.from.1 + placed.b.1);
             b = self.b.at(strip.b + at.b, first, last + lanes - 1);
             segments = placed.segments;
-            if strip.asks == Asks::Next {
+            if strip.streams {
                 let lines: usize = segments.iter().map(|segment| segment.steps.len()).sum();
                 let tiles = strip.columns.len() / strip.vectors;
-                let rows = a.wrapping_offset(strip.rows as isize * sum.a_row - at.a);
-                next = rows.wrapping_byte_add(chain * tiles * lines * LINE);
+                let next = a.wrapping_offset(strip.rows as isize * sum.a_row - at.a);
+                ahead = next.wrapping_byte_add(chain * tiles * lines * LINE);
             }
         }
         let tile = Tile {
-            asks: strip.asks,
-            next,
+            ahead,
             a,
             a_row: sum.a_row * size,
             b,
@@ -159,8 +158,7 @@ impl<T: Tiled> Contraction<'_, T> {
         let placed = self.sum.chain(chain, rows).expect("a sum of positions has steps");
         let at = placed.at;
         let tile = Tile {
-            asks: Asks::Nothing,
-            next: std::ptr::null(),
+            ahead: std::ptr::null(),
             a: self.a.at(a + at.a, placed.a.0, placed.a.1 + width - 1),
             a_row: self.sum.a_row * size as isize,
             b: self.b.at(at.b, low + placed.b.0, high + lanes as isize - 1 + placed.b.1),
@@ -200,7 +198,7 @@ impl<T: Tiled> Contraction<'_, T> {
             columns: &list,
             from: (*columns.iter().min().unwrap_or(&0), *columns.iter().max().unwrap_or(&0)),
             vectors: columns.len(),
-            asks: Asks::Nothing,
+            streams: false,
             totals: totals.as_mut_ptr(),
         };
         let finish = Finish { bias: Bias::None, clip: None };

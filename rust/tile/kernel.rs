@@ -46,18 +46,6 @@ pub struct Finish<T> {
     pub clip: Option<(T, T)>,
 }
 
-/// What tiles of more than [`MOST_RAMP_ROWS`] rows ask for, before it is read: a step has cycles to spare
-/// for a line or two, while the CPU alone sees but three or four steps ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asks {
-    /// Nothing: it is near already, or comes in an order that the CPU guesses.
-    Nothing,
-    /// The next rows of A, into the second-level cache, a line a step.
-    Next,
-    /// The rows of A of a step that is so many elements on.
-    Rows(isize),
-}
-
 /// One chain of the sums of neighbouring tiles:
 ///
 /// `acc[m][v] = sum over steps t of A[m * a_row + a(t)] * B[columns[v] + b(t) ..]`,
@@ -73,10 +61,9 @@ pub struct Tile<'a, T> {
     pub b: *const T,
     /// Vectors of columns: as many tiles as they fill, `NV` in each.
     pub columns: &'a [Column],
-    /// What is asked for on the way.
-    pub asks: Asks,
-    /// The rows of A that come next, for [`Asks::Next`].
-    pub next: *const T,
+    /// What will be wanted next, asked for on the way, a cache line a step; null for nothing. Tiles of up
+    /// to [`MOST_RAMP_ROWS`] rows never ask.
+    pub ahead: *const T,
     /// Steps of the sum.
     pub steps: &'a [Step],
     /// Which of them this chain takes, in order, and in which rows.
@@ -120,35 +107,21 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
             for segment in tile.segments {
                 let steps = &tile.steps[segment.steps.clone()];
                 let (start, end) = (segment.rows.start, segment.rows.end);
-                let asks = if MR > MOST_RAMP_ROWS { tile.asks } else { Asks::Nothing };
-                match asks {
-                    Asks::Next => {
-                        let next = tile.next.wrapping_byte_add(i * steps.len() * LINE);
-                        for (line, step) in steps.iter().enumerate() {
-                            V::prefetch(next.wrapping_byte_add(line * LINE).cast(), Level::Second);
-                            add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
-                        }
+                if MR > MOST_RAMP_ROWS && !tile.ahead.is_null() {
+                    let ahead = tile.ahead.wrapping_byte_add(i * steps.len() * LINE);
+                    for (line, step) in steps.iter().enumerate() {
+                        V::prefetch(ahead.wrapping_byte_add(line * LINE).cast(), Level::Second);
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }
-                    Asks::Rows(on) => {
-                        let last = (MR as isize - 1) * tile.a_row;
-                        for step in steps {
-                            let row = tile.a.wrapping_offset(step.a + on);
-                            V::prefetch(row.cast(), Level::First);
-                            V::prefetch(row.wrapping_byte_offset(last).cast(), Level::First);
-                            add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
-                        }
+                } else if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
+                    for step in steps {
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }
-                    Asks::Nothing if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) => {
-                        for step in steps {
-                            add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
-                        }
-                    }
-                    Asks::Nothing => {
-                        for step in steps {
-                            add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |m| {
-                                start <= m && m < end
-                            });
-                        }
+                } else {
+                    for step in steps {
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |m| {
+                            start <= m && m < end
+                        });
                     }
                 }
             }

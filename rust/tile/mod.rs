@@ -20,7 +20,7 @@ pub(crate) use scalar::Array;
 pub(crate) use vector::Vector;
 
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
-pub use kernel::{Asks, Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
+pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use shape::{NOMINAL, Registers, TileShape};
 pub use slide::{
     Ahead, MOST_STRIDE, MOST_VECTORS, Slide, SlideInPlace, Slides, Sliding, SlidingInPlace,

@@ -13,7 +13,7 @@ use crate::memory::{LINE, with_scratch};
 use crate::operand::{Forward, Taps};
 use crate::parallel::{Turn, even_part, even_parts};
 use crate::problem::Problem;
-use crate::tile::{Asks, Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, Tiled};
+use crate::tile::{Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, Tiled};
 use crate::view::Memory;
 
 use super::engine::{Analysis, Engine, Synthesis};
@@ -352,7 +352,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                                 columns,
                                 from: *from,
                                 vectors: *vectors,
-                                asks: Asks::Nothing,
+                                streams: false,
                                 totals: totals.as_mut_ptr(),
                             };
                             let at = point * sizes.sums + (rows.start - outputs.start) * sizes.row;
