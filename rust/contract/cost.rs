@@ -6,12 +6,12 @@
 
 use super::roles::{Roles, ramp, ramp_shape};
 use super::split::{SLAB_BYTES, block_lens};
-use super::windows::MOST_OUTPUTS;
-use crate::geometry::{Axis, Geometry, gcd};
+use super::windows::{MOST_OUTPUTS, steps};
+use crate::geometry::{Axis, Geometry};
 use crate::memory::LINE;
 use crate::offer::{Cost, far};
 use crate::slab::extent;
-use crate::tile::{CHAIN, MOST_STRIDE, NOMINAL};
+use crate::tile::{MOST_STRIDE, NOMINAL};
 
 /// What is paid for, in nanoseconds; elements are of float32, and two of them in float64.
 struct Rates {
@@ -80,15 +80,9 @@ impl Way {
 
 /// Whether windows would slide.
 fn slides(geometry: &Geometry, lanes: usize) -> bool {
-    let [outer @ .., along, row] = geometry.axes.as_slice() else { return false };
-    let step = gcd(along.stride, along.dilation);
-    geometry.channels == 1
-        && geometry.outputs <= MOST_OUTPUTS
-        && !outer.is_empty()
-        && outer.iter().all(|axis| axis.kernel == 1)
+    let [.., along, row] = geometry.axes.as_slice() else { return false };
+    steps(geometry).is_some_and(|(stride, _)| stride <= MOST_STRIDE)
         && matches!(along.kernel, 3 | 5 | 7)
-        && along.stride / step <= MOST_STRIDE
-        && along.kernel.saturating_mul(row.kernel) <= CHAIN
         && row.output >= lanes
 }
 

@@ -268,10 +268,13 @@ impl<'a, T: Tiled> Nest<'a, T> {
             strides[ramp.axis] *= ramp.rows as isize;
         }
         let kernel: Vec<usize> = problem.geometry.axes.iter().map(|axis| axis.kernel).collect();
-        let weights = problem.weights.taps()?;
+        let weights;
         let (a, a_row, b) = match &vectors {
             Some(vectors) => (&input.taps, input.pitches[kernel.len() - 1], &vectors.taps),
-            None => (&weights, problem.weights.row(), &input.taps),
+            None => {
+                weights = problem.weights.taps()?;
+                (&weights, problem.weights.row(), &input.taps)
+            }
         };
         let ramp = roles.ramp();
         let forward = Forward {

@@ -81,25 +81,18 @@ impl<'a, T: Tiled> Windows<'a, T> {
     ) -> Result<Option<Self>, Error> {
         let Problem { geometry, store, .. } = problem;
         let (lanes, size) = (kernels.lanes, size_of::<T>() as isize);
-        let [outer @ .., along, row] = geometry.axes.as_slice() else { return Ok(None) };
-        let step = gcd(along.stride, along.dilation);
-        let (stride, phases) = (along.stride / step, along.dilation / step);
+        let Some((stride, phases)) = steps(geometry) else { return Ok(None) };
+        let [.., along, row] = geometry.axes.as_slice() else { unreachable!("windows have rows") };
         let Some(slides) = kernels.slides(along.kernel, stride) else { return Ok(None) };
-        let small = geometry.channels == 1
-            && (1..=MOST_OUTPUTS).contains(&geometry.outputs)
-            && !outer.is_empty()
-            && outer.iter().all(|axis| axis.kernel == 1)
-            && along.kernel.saturating_mul(row.kernel) <= CHAIN;
         let neighbours = store.is_direct() && store.step() == size;
         let fits = row.output >= lanes;
         let apart = store.out.strides()[0] == size && geometry.outputs == 1;
-        let place = if small && neighbours && row.output >= lanes / 2 {
+        let place = if neighbours && row.output >= lanes / 2 {
             InPlace::new(problem, slides)
         } else {
             None
         };
         let (cell, aside) = match place {
-            _ if !small => return Ok(None),
             Some(_) => (1, false),
             None if fits && neighbours => (1, false),
             None if store.is_direct() && apart && geometry.groups >= lanes => (lanes, false),
@@ -408,6 +401,19 @@ impl Slab {
         let even = rows.iter().enumerate().all(even);
         Ok(even.then_some(Slab { layout, pitch, rows, taps }))
     }
+}
+
+/// By how many rows the windows of one column of outputs go on, and in how many phases that share no row; `None`
+/// where sums are not of one channel's windows of rows, for few outputs.
+pub(super) fn steps(geometry: &Geometry) -> Option<(usize, usize)> {
+    let [outer @ .., along, row] = geometry.axes.as_slice() else { return None };
+    let step = gcd(along.stride, along.dilation);
+    let few = geometry.channels == 1
+        && (1..=MOST_OUTPUTS).contains(&geometry.outputs)
+        && !outer.is_empty()
+        && outer.iter().all(|axis| axis.kernel == 1)
+        && along.kernel.saturating_mul(row.kernel) <= CHAIN;
+    few.then_some((along.stride / step, along.dilation / step))
 }
 
 /// How many outputs a block of so many cells has on each axis.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._engine import conv
-from ._arguments import Array, Mode, check_mode, covers
+from ._arguments import Array, Mode, check_mode, covers, padding_of
 
 Boundary = Literal["fill", "circular", "wrap", "symmetric", "symm"]
 
@@ -130,15 +130,9 @@ def _plane(
     value = 0 if plain_zero else _fill(fillvalue, np.result_type(a, b))
     if not flip and b.dtype.kind == "c":
         b = b.conj()
-    padding = []
-    for k in b.shape:
-        if mode == "full":
-            padding.append((k - 1, k - 1))
-        elif mode == "same":
-            sides = k // 2, (k - 1) // 2
-            padding.append(sides if flip else sides[::-1])
-        else:
-            padding.append((0, 0))
+    padding = padding_of(a.shape, b.shape, mode, swapped=False)
+    if not flip:
+        padding = [(after, before) for before, after in padding]
     result: Array = conv(a[None, None], b[None, None], padding, outside, value, flip=flip)[0, 0]
     # in1 ran over in2, which turns a correlation around. (That the wrong one was conjugated, SciPy
     # does not undo.)
