@@ -188,7 +188,7 @@ pub enum Error {
     Accumulator {
         given: &'static str,
         natural: &'static str,
-        pass: &'static str,
+        least: &'static str,
     },
     RealOfComplex {
         natural: &'static str,
@@ -536,10 +536,10 @@ impl fmt::Display for Error {
                 "NumPy has no dtype for both of {dtypes}; convert one, for example \
                  x.astype(numpy.float32)"
             ),
-            Error::Accumulator { given, natural, pass } => write!(
+            Error::Accumulator { given, natural, least } => write!(
                 f,
-                "accumulate is {given}, which is narrower than the arrays' {natural}; pass \
-                 accumulate=numpy.{pass}"
+                "accumulate is {given}, but sums of {natural} are kept in {least} or wider; pass \
+                 accumulate=numpy.{least}"
             ),
             Error::RealOfComplex { natural } => write!(
                 f,

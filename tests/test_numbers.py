@@ -448,7 +448,7 @@ def test_long_doubles_only_when_asked():
             (np.int64, np.int8),
             {"accumulate": np.int32},
             TypeError,
-            "int64; pass accumulate=numpy.int64",
+            "sums of int64 are kept in int64 or wider; pass accumulate=numpy.int64",
         ),
         (
             (np.float64, np.int8),
@@ -471,8 +471,8 @@ def test_long_doubles_only_when_asked():
         (
             (np.int8, np.int8),
             {"accumulate": np.int16},
-            ValueError,
-            "accumulate is int16, but must be",
+            TypeError,
+            "accumulate is int16, but sums of int8 are kept in int32 or wider; pass",
         ),
         (
             (np.int8, np.int8),

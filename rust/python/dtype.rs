@@ -122,14 +122,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(dtype: Any<'_, '_>, accumulate: Any<'_, '_>) -> PyResult<Self> {
-        let sum = wanted("accumulate", accumulate)?;
-        if let Some(Number { scalar, .. }) = sum
-            && ![Scalar::I32, Scalar::I64, Scalar::F32, Scalar::F64].contains(&scalar)
-        {
-            let (value, choices) = (sum.map_or("", Number::name).into(), SUMS);
-            return Err(Error::Name { argument: "accumulate", value, choices }.into());
-        }
-        Ok(Wanted { result: wanted("dtype", dtype)?, sum })
+        Ok(Wanted { result: wanted("dtype", dtype)?, sum: wanted("accumulate", accumulate)? })
     }
 
     /// Whether doubles were asked for by name, so that what is wider may be computed in them.
@@ -138,9 +131,6 @@ impl Wanted {
         double(self.result) || double(self.sum)
     }
 }
-
-/// What sums may be kept in.
-const SUMS: &str = "None, int32, int64, float32, float64, complex64 or complex128";
 
 /// A dtype argument.
 fn wanted(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<Number>> {
@@ -167,6 +157,19 @@ pub(super) enum Sums {
     F64,
     I32,
     I64,
+}
+
+impl Sums {
+    /// Those of a number that sums can be kept in.
+    fn of(number: Number) -> Option<Self> {
+        match number.scalar {
+            Scalar::F32 => Some(Sums::F32),
+            Scalar::F64 => Some(Sums::F64),
+            Scalar::I32 => Some(Sums::I32),
+            Scalar::I64 => Some(Sums::I64),
+            _ => None,
+        }
+    }
 }
 
 impl From<Float> for Sums {
@@ -237,35 +240,25 @@ impl Numbers {
         let widest =
             arrays.into_iter().map(|array| array.number.scalar.size()).max().unwrap_or_default();
         let sums = if let Some(sum) = wanted.sum {
-            let sums = match sum.scalar {
-                Scalar::I32 => Sums::I32,
-                Scalar::I64 => Sums::I64,
-                Scalar::F32 => Sums::F32,
-                _ => Sums::F64,
-            };
             // A single holds integers of 16 bits.
-            let holds = match sums {
+            let single = if from_integers { widest <= 2 } else { natural.scalar != Scalar::F64 };
+            let holds = |sums: &Sums| match sums {
                 Sums::I32 => integers && widest <= 4,
                 Sums::I64 => integers,
-                Sums::F32 if from_integers => widest <= 2,
-                Sums::F32 => natural.scalar != Scalar::F64,
+                Sums::F32 => single,
                 Sums::F64 => true,
             };
-            if !holds {
-                let pass = match (integers, natural.complex) {
-                    (true, _) if widest > 4 => "int64",
-                    (true, _) => "int32",
-                    (_, true) if natural.scalar == Scalar::F32 => "complex64",
-                    (_, true) => "complex128",
-                    _ if matches!(natural.scalar, Scalar::F16 | Scalar::Bf16 | Scalar::F32) => {
-                        "float32"
-                    }
-                    _ => "float64",
+            Sums::of(sum).filter(holds).ok_or_else(|| {
+                let least = match (integers, natural.complex, single) {
+                    (true, ..) if widest > 4 => "int64",
+                    (true, ..) => "int32",
+                    (_, true, true) => "complex64",
+                    (_, true, false) => "complex128",
+                    (_, false, true) => "float32",
+                    (_, false, false) => "float64",
                 };
-                let (given, natural) = (sum.name(), natural.name());
-                return Err(Error::Accumulator { given, natural, pass }.into());
-            }
-            sums
+                Error::Accumulator { given: sum.name(), natural: natural.name(), least }
+            })?
         } else if integers {
             let clipped = activation != Activation::None;
             let bits = match result.scalar {
