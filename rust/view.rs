@@ -395,6 +395,36 @@ impl<'a, T> Memory<'a, T> {
     }
 }
 
+/// Elements that are read together, wherever the first of them lies.
+#[derive(Debug)]
+pub struct Gather {
+    /// Where each lies.
+    offsets: Vec<isize>,
+    /// The lowest and the highest of those.
+    reach: (isize, isize),
+}
+
+impl Gather {
+    /// Of elements at such offsets from the first.
+    pub fn new(offsets: Vec<isize>) -> Self {
+        let lowest = offsets.iter().copied().min().unwrap_or(0);
+        let highest = offsets.iter().copied().max().unwrap_or(0);
+        Gather { offsets, reach: (lowest, highest) }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Those from element `index` of `memory` on, in order.
+    pub fn read<T: Copy>(&self, memory: &Memory<'_, T>, index: isize) -> impl Iterator<Item = T> {
+        let first = memory.at(index, self.reach.0, self.reach.1);
+        // SAFETY: `at` checked the lowest and the highest of them, and all of them lie between.
+        self.offsets.iter().map(move |&offset| unsafe { *first.wrapping_offset(offset) })
+    }
+}
+
 /// A writable strided array in canonical order, shared by threads that write disjoint elements: of
 /// numbers that elements `T` are stored as.
 #[derive(Debug)]

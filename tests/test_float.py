@@ -188,6 +188,35 @@ def test_not_finite_padding_value():
     assert np.isnan(found[~inside]).all() and (found[inside] == 0).all()
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@both_dtypes
+def test_rows_of_padding_are_zeros_that_are_multiplied(kernel, stride, dtype):
+    """Signs of zeros and NaN are those of an image that has its padding with it."""
+    rng = np.random.default_rng(kernel)
+    # Products that no number is as small as, so that sums of negative ones are minus zero, ...
+    small = 1e-30 if dtype == np.float32 else 1e-300
+    x, weight = np.full((9, 14, 20), small), np.full((9, 1, kernel, kernel), -small)
+    weight[0, :, -1] *= -1
+    weight[1, :, 0, 0] *= -1
+    x[2:4] *= rng.choice([1, -1], (2, 14, 20))
+    # ... and others.
+    weight[4:] = np.array([0.0, -0.0, np.inf, -np.inf, np.nan])[:, None, None, None]
+    weight[6:, :, 1:] = -1
+    x, weight = x.astype(dtype), weight.astype(dtype)
+    pad = kernel // 2
+    around = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+    found, expected = (
+        faltung.conv2d(image, weight, stride=stride, padding=p, groups=9)
+        for image, p in ((x, pad), (around, 0))
+    )
+    assert np.array_equal(np.isnan(found), np.isnan(expected)) and np.isnan(expected).any()
+    zeros = expected == 0
+    assert np.array_equal(found, expected, equal_nan=True) and zeros.any()
+    assert np.array_equal(np.signbit(found[zeros]), np.signbit(expected[zeros]))
+    assert np.signbit(expected[zeros]).any() and not np.signbit(expected[zeros]).all()
+
+
 @pytest.mark.parametrize("activation", ["relu", ("clip", -1, 1), ("clip", -np.inf, np.inf)])
 def test_activations_as_numpy_has_them(activation):
     values = np.array([-np.inf, -2, -0.5, 0, 0.5, 2, np.inf, np.nan], np.float32)

@@ -24,7 +24,7 @@ use crate::tile::{
     Ahead, Bias, CHAIN, Column, Finish, Kernels, MOST_STRIDE, MOST_VECTORS, Slide, Slides, Sliding,
     Tiled,
 };
-use crate::view::{Memory, Runs, ViewMut};
+use crate::view::{Gather, Memory, Runs, ViewMut};
 
 use place::InPlace;
 
@@ -46,6 +46,9 @@ pub(super) struct Windows<'a, T: Tiled> {
     kernels: &'a Kernels<T>,
     slides: &'static Slides<T>,
     source: Source<'a, T>,
+    /// The weights, and where those of an output channel lie in them, column by column.
+    weights: Memory<'a, T>,
+    taps: Gather,
     /// Elements of a cell: one, or a vector of channels.
     cell: usize,
     /// Elements of a plane of results that is set aside; 0 where they go to the result at once.
@@ -113,7 +116,24 @@ impl<'a, T: Tiled> Windows<'a, T> {
         };
         let blocks = geometry.axes.iter().zip(&lens).map(|(a, &len)| a.output.div_ceil(len));
         let blocks = blocks.collect();
-        Ok(Some(Windows { problem, kernels, slides, source, cell, aside, blocks, phases }))
+        let (weights, of_axis) = (problem.weights.memory(), problem.weights.taps()?.axes);
+        let [.., of_rows, of_columns] = of_axis.as_slice() else {
+            unreachable!("windows have rows")
+        };
+        let taps = of_columns.iter().flat_map(|x| of_rows.iter().map(move |y| x + y)).collect();
+        let taps = Gather::new(taps);
+        Ok(Some(Windows {
+            problem,
+            kernels,
+            slides,
+            source,
+            weights,
+            taps,
+            cell,
+            aside,
+            blocks,
+            phases,
+        }))
     }
 
     /// How the convolution is computed.
@@ -140,15 +160,13 @@ impl<'a, T: Tiled> Windows<'a, T> {
         if self.cell == 1 { positions } else { channels }
     }
 
-    /// Elements of weights, of results, and of a slab or of zeros, which each thread needs.
+    /// Elements of weights, of results, and of a slab, which each thread needs.
     fn scratch(&self) -> usize {
-        let lanes = self.kernels.lanes;
-        let row = &self.problem.geometry.axes[self.blocks.len() - 1];
         self.cell * CHAIN
             + self.aside
             + match &self.source {
-                Source::InPlace(_) => place::zeros(row, lanes),
-                Source::Slab(slab) => self.cell * slab.layout.size(1, lanes),
+                Source::InPlace(_) => 0,
+                Source::Slab(slab) => self.cell * slab.layout.size(1, self.kernels.lanes),
             }
     }
 
@@ -166,7 +184,7 @@ impl<'a, T: Tiled> Windows<'a, T> {
         with_scratch(self.scratch(), |scratch: &mut [T]| {
             let (weights, scratch) = scratch.split_at_mut(CHAIN * self.cell);
             match &self.source {
-                Source::InPlace(place) => self.work_in_place(turn, place, (weights, scratch)),
+                Source::InPlace(place) => self.work_in_place(turn, place, weights),
                 Source::Slab(slab) => {
                     let (aside, staged) = scratch.split_at_mut(self.aside);
                     self.work_staged(turn, slab, &mut Desk { weights, staged, aside });
@@ -250,21 +268,11 @@ impl<'a, T: Tiled> Windows<'a, T> {
 
     /// The weights of an output channel or of a cell of them, column by column.
     fn read_weights(&self, output: usize, to: &mut [T]) {
-        let [.., along, row] = self.problem.geometry.axes.as_slice() else {
-            unreachable!("see above")
-        };
-        let (width, height) = (row.kernel, along.kernel);
-        // Along the axes of the kernel before these two there is one tap.
-        let mut index = vec![0; self.blocks.len() - 2];
-        let mut row = [T::default(); CHAIN];
-        for y in 0..height {
-            *index.last_mut().expect("windows have rows") = y;
-            for lane in 0..self.cell {
-                self.problem.weights.read_row(output + lane, 0, &index, &mut row[..width]);
-                for (x, &weight) in row[..width].iter().enumerate() {
-                    to[(x * height + y) * self.cell + lane] = weight;
-                }
-            }
+        let weights = &self.problem.weights;
+        for lane in 0..self.cell {
+            let of_lane = to[lane..].iter_mut().step_by(self.cell);
+            let values = self.taps.read(&self.weights, weights.output(output + lane));
+            of_lane.zip(values).for_each(|(to, value)| *to = value);
         }
     }
 

@@ -15,9 +15,6 @@ use crate::view::Memory;
 /// Most taps of a row of a kernel that slides in place.
 const MOST_TAPS: usize = 7;
 
-/// Most elements that a row of a window may reach over: zeros for it are in the first-level cache.
-const MOST_REACH: usize = 1024;
-
 /// An input whose planes are read where they lie.
 pub(super) struct InPlace<'a, T> {
     memory: Memory<'a, T>,
@@ -31,9 +28,7 @@ impl<'a, T: Tiled> InPlace<'a, T> {
     pub fn new(problem: &Problem<'a, T>, slides: &Slides<T>) -> Option<Self> {
         let Problem { geometry, x, padding, .. } = problem;
         let [outer @ .., along, row] = geometry.axes.as_slice() else { return None };
-        let square = row.kernel == along.kernel
-            && row.kernel <= MOST_TAPS
-            && (row.kernel - 1).saturating_mul(row.dilation) <= MOST_REACH;
+        let square = row.kernel == along.kernel && row.kernel <= MOST_TAPS;
         let padded = |axis: &Axis| axis.before > 0 || axis.after > 0;
         let zeros = |axis: &Axis| axis.mode == PaddingMode::Constant || !padded(axis);
         // Of minus zero, sums of products that underflow would be others.
@@ -59,9 +54,20 @@ impl<'a, T: Tiled> InPlace<'a, T> {
     }
 }
 
-/// Elements that zeros of a row must have.
-pub(super) fn zeros(row: &Axis, lanes: usize) -> usize {
-    (MOST_VECTORS * lanes) * row.stride + (row.kernel - 1) * row.dilation
+/// Writes behind the weights of a square kernel, which are column by column, the sum of each row's products with
+/// zero: zero, or NaN where a weight is not finite.
+fn read_padding<T: Tiled>(kernel: usize, weights: &mut [T]) {
+    // As many as vectors have, those of no row too: 7 took a twentieth of 7x7 on planes of 14 x 14.
+    const SUMS: usize = MOST_TAPS.next_power_of_two();
+    // Of minus zeros, the sum is minus zero.
+    let mut sums = [T::default().neg(); SUMS];
+    for column in 0..kernel {
+        let weights: &[T; SUMS] = weights[column * kernel..].first_chunk().expect("room for more");
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum = sum.add(weight.mul(T::default()));
+        }
+    }
+    weights[kernel * kernel..][..kernel].copy_from_slice(&sums[..kernel]);
 }
 
 /// The vectors of a row of outputs, which are the same in all planes.
@@ -165,17 +171,11 @@ fn bits(range: Range<usize>) -> u32 {
 
 impl<T: Tiled> Windows<'_, T> {
     /// One thread's part: takes items until there are none.
-    pub(super) fn work_in_place(
-        &self,
-        turn: &Turn<'_>,
-        place: &InPlace<'_, T>,
-        (weights, zeros): (&mut [T], &mut [T]),
-    ) {
+    pub(super) fn work_in_place(&self, turn: &Turn<'_>, place: &InPlace<'_, T>, weights: &mut [T]) {
         let Problem { geometry, store, .. } = self.problem;
         let axis = geometry.axes.len() - 1;
         let [.., column] = *store.out.strides() else { unreachable!("windows have rows") };
         let Slides { in_place, cut, .. } = self.slides;
-        zeros.fill(T::default());
         let (mut now, mut block, mut row) = (None, Block::default(), Row::default());
         while let Some(item) = turn.next() {
             let (part, group) = (item / geometry.groups, item % geometry.groups);
@@ -190,7 +190,8 @@ impl<T: Tiled> Windows<'_, T> {
             }
             let output = |output| {
                 self.read_weights(output, weights);
-                self.output_in_place(place, (output, &block, &row), (weights, zeros))
+                read_padding(geometry.axes[axis].kernel, weights);
+                self.output_in_place(place, (output, &block, &row), weights)
             };
             let done = (group * geometry.outputs..(group + 1) * geometry.outputs).map(output).sum();
             if !turn.goes_on(done) {
@@ -199,12 +200,12 @@ impl<T: Tiled> Windows<'_, T> {
         }
     }
 
-    /// Computes an output channel of a block. `zeros` are as many as a row of vectors may read.
+    /// Computes an output channel of a block.
     fn output_in_place(
         &self,
         place: &InPlace<'_, T>,
         (output, block, vectors): (usize, &Block, &Row),
-        (weights, zeros): (&[T], &[T]),
+        weights: &[T],
     ) -> usize {
         let Problem { store, geometry, .. } = self.problem;
         let size = size_of::<T>() as isize;
@@ -236,7 +237,7 @@ impl<T: Tiled> Windows<'_, T> {
                 let row_at =
                     |r: usize| ((first + r * along.dilation) as isize - along.before) * row_in;
                 let plane_at = if inside.is_empty() || kept_len == 0 {
-                    zeros.as_ptr()
+                    std::ptr::null()
                 } else {
                     let ends = [row_at(inside.start), row_at(inside.end - 1)];
                     let last = (kept + kept_len - 1) as isize;
@@ -261,19 +262,13 @@ impl<T: Tiled> Windows<'_, T> {
                     finish: self.finish(output),
                     ahead: Ahead::NOTHING,
                 };
-                let slide = SlideInPlace {
-                    slide,
-                    inside,
-                    zeros: zeros.as_ptr(),
-                    taken: &strip.taken,
-                    kept: &strip.kept,
-                };
+                let slide = SlideInPlace { slide, inside, taken: &strip.taken, kept: &strip.kept };
                 // SAFETY: the table is only reached through `kernels_of`, which checked the CPU. What is read
                 // lies in rows inside the plane, and in the part of them that is kept: of the others no bit is
                 // set, and `is_cut` saw that vectors without masks have all bits set; the first `at` checked
-                // the ends of that part. Of zeros there are as many as `zeros` tells. The second `at` checked
-                // every result, which this thread alone writes, since each item has results of its own;
-                // `read_weights` read weights for all taps.
+                // the ends of that part. The second `at` checked every result, which this thread alone writes,
+                // since each item has results of its own; `read_weights` read weights for all taps, and
+                // `read_padding` a column more.
                 unsafe { table[strip.count - 1](&slide) }
             }
         }
