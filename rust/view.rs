@@ -412,11 +412,6 @@ impl Gather {
         Gather { offsets, reach: (lowest, highest) }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.offsets.len()
-    }
-
     /// Those from element `index` of `memory` on, in order.
     pub fn read<T: Copy>(&self, memory: &Memory<'_, T>, index: isize) -> impl Iterator<Item = T> {
         let first = memory.at(index, self.reach.0, self.reach.1);
