@@ -14,7 +14,8 @@
 //! then each row with the root that its tree's leaf has, one a lane.
 
 use crate::error::Error;
-use crate::tile::{Array, Isa, Vector};
+use crate::memory::LINE;
+use crate::tile::{Array, Isa, Level, Vector};
 use crate::view::Element;
 
 use super::tree::{Columns, Tree, forward, inverse};
@@ -181,6 +182,8 @@ pub struct Engine<T: 'static> {
     pub tame: unsafe fn(*const T, usize, T) -> bool,
     /// Touches some whole vectors up.
     pub touch: unsafe fn(*mut T, usize, &Touch<T>),
+    /// Asks for the memory of rows of so many bytes, the second number of each from a place on, to write there.
+    pub ask: fn(*const u8, &[(usize, isize)], usize),
 }
 
 /// The rows of a block along one of its leading axes.
@@ -446,6 +449,16 @@ unsafe fn touch<V: Wave>(at: *mut V::Element, len: usize, touch: &Touch<V::Eleme
     }
 }
 
+fn ask<V: Wave>(first: *const u8, rows: &[(usize, isize)], bytes: usize) {
+    for &(_, to) in rows {
+        let row = first.wrapping_offset(to);
+        let end = row as usize % LINE + bytes;
+        for line in (0..end).step_by(LINE) {
+            V::prefetch(row.wrapping_add(line), Level::Written);
+        }
+    }
+}
+
 /// An element that can be transformed.
 pub trait Transformed: crate::tile::Tiled {
     /// What the instruction set `isa` does for it.
@@ -503,8 +516,8 @@ macro_rules! engines {
                 // SAFETY: as above.
                 unsafe { super::touch::<$vector>(at, len, touch) }
             }
-            let lanes = <$vector as Vector>::LANES;
-            Engine { lanes, analyse, synthesise, filter, products, tame, touch }
+            let (lanes, ask) = (<$vector as Vector>::LANES, ask::<$vector>);
+            Engine { lanes, analyse, synthesise, filter, products, tame, touch, ask }
         };
     };
 }

@@ -15,8 +15,11 @@
 
 pub mod block;
 mod blocks;
+mod finish;
+mod frame;
 mod nest;
 mod spectra;
+mod stage;
 pub mod tiling;
 mod tree;
 mod vector;
@@ -35,7 +38,7 @@ use crate::tile::Kernels;
 use crate::view::Element;
 use block::Engine;
 use blocks::Blocks;
-use nest::Nest;
+use frame::Frame;
 use spectra::{Seen, Spectra};
 
 /// Bytes of the weights' values that are held at a time.
@@ -214,17 +217,17 @@ pub fn convolve<T: Transformed>(
             let Some(spectra) = &kept.spectra else {
                 return contract::direct(problem, kernels, team);
             };
-            let nest = Nest { problem, blocks, engine, heavy: kept.heavy };
-            return nest.with_spectra(spectra, team);
+            let frame = Frame { problem, blocks, engine, heavy: kept.heavy };
+            return frame.with_spectra(spectra, team);
         }
     }
     // A second time where weights turn out to be so large that they should be made smaller.
     for heavy in [false, true] {
-        let nest = Nest { problem, blocks, engine, heavy };
+        let frame = Frame { problem, blocks, engine, heavy };
         let seen = Seen::default();
-        if let Some(rows) = nest.shares_input(team.threads) {
+        if let Some(rows) = frame.shares_input(team.threads) {
             for group in 0..geometry.groups {
-                nest.with_input((group, rows), &seen, team)?;
+                frame.with_input((group, rows), &seen, team)?;
             }
         } else {
             let each = blocks.inputs(geometry) * blocks.transform.units() * blocks.transform.unit();
@@ -241,7 +244,7 @@ pub fn convolve<T: Transformed>(
                 if seen.odd() || seen.large() && !heavy {
                     break;
                 }
-                nest.with_spectra(&spectra, team)?;
+                frame.with_spectra(&spectra, team)?;
             }
         }
         if seen.odd() {

@@ -8,13 +8,13 @@ use crate::contract::wanted_items;
 use crate::error::Error;
 use crate::memory::{Workspace, with_scratch};
 use crate::parallel::{Stopped, Team, Turn, even_part, even_parts};
-use crate::problem::Problem;
-use crate::view::{Runs, ViewMut, advance};
+use crate::view::ViewMut;
 
-use super::block::{Engine, Products, Touch, Transformed, Values};
-use super::blocks::Blocks;
-use super::power;
+use super::block::{Products, Transformed, Values};
+use super::finish::Staged;
+use super::frame::Frame;
 use super::spectra::{Seen, Spectra, Stager};
+use super::stage::{Odd, Reads};
 
 /// Bytes of values of the input and the result that a thread holds at a time: more than a second-level
 /// cache where the weights' values are more than that as well, and are better read seldom.
@@ -35,53 +35,6 @@ const FEW_BYTES: usize = 1 << 20;
 
 /// Inputs of a block that are transformed at a time.
 const INPUTS_PER_ITEM: usize = 8;
-
-/// What all threads share.
-pub struct Nest<'a, T: Transformed> {
-    /// The convolution.
-    pub problem: &'a Problem<'a, T>,
-    /// Its blocks.
-    pub blocks: &'a Blocks<T>,
-    /// What transforms them.
-    pub engine: &'a Engine<T>,
-    /// Whether the weights were made smaller.
-    pub heavy: bool,
-}
-
-/// An element that is not finite: in which block, of which input, where, and what.
-#[derive(Clone, Copy, Debug)]
-struct Odd<T> {
-    position: usize,
-    input: usize,
-    at: usize,
-    value: T,
-}
-
-/// How the inputs of a block are read.
-struct Reads {
-    /// Elements on each axis.
-    counts: Vec<usize>,
-    /// The runs of each phase of a channel.
-    phases: Vec<Runs>,
-}
-
-/// What has become of a block's inputs.
-struct Staged<'a, T> {
-    /// Whether they were made smaller.
-    shrunk: bool,
-    /// What was subtracted from each of them.
-    levels: &'a [f64],
-    /// What is not finite.
-    odd: &'a [Odd<T>],
-}
-
-/// What becomes of results that see something that is not finite.
-struct Spoiled<T> {
-    /// Where those lie that see a NaN.
-    nan: Vec<usize>,
-    /// What else there is.
-    infinite: Vec<Odd<T>>,
-}
 
 /// What a thread does at a time.
 struct Item {
@@ -106,33 +59,7 @@ struct Desk<'a, T> {
     panel: &'a mut [T],
 }
 
-impl<T: Transformed> Nest<'_, T> {
-    /// Blocks of all images.
-    fn positions(&self) -> usize {
-        self.blocks.count(self.problem.geometry)
-    }
-
-    /// Input channels of a group, phases counted.
-    fn inputs(&self) -> usize {
-        self.blocks.inputs(self.problem.geometry)
-    }
-
-    /// Whether a group is one channel to one, which needs no values but a panel's.
-    fn lone(&self) -> bool {
-        self.inputs() == 1 && self.problem.geometry.outputs == 1
-    }
-
-    /// Elements between vectors of the values of `positions` blocks of some channels.
-    fn pitch(&self, positions: usize, channels: usize) -> usize {
-        // Odd, so that neighbouring vectors do not share a set of the cache.
-        (positions.saturating_mul(channels) | 1).saturating_mul(self.blocks.transform.unit())
-    }
-
-    /// Elements of such values.
-    fn values(&self, positions: usize, channels: usize) -> usize {
-        self.pitch(positions, channels).saturating_mul(self.blocks.transform.units())
-    }
-
+impl<T: Transformed> Frame<'_, T> {
     /// Scratch of a block and a panel.
     fn desk(&self) -> usize {
         self.blocks.transform.size() + self.blocks.transform.panel()
@@ -235,8 +162,7 @@ impl<T: Transformed> Nest<'_, T> {
         let (output, group) = (item.outputs.start, item.outputs.start);
         let values = spectra.of(output, transform.unit());
         for position in item.positions.clone() {
-            let ranges = self.blocks.outputs(position);
-            let reads = self.reads(&ranges);
+            let reads = self.reads(&self.blocks.outputs(position));
             let mut odd = Vec::new();
             let mut level = self.stage(group, (0, &reads), false, desk.block, (0, &mut odd))?;
             let shrunk = level.is_none();
@@ -245,13 +171,13 @@ impl<T: Transformed> Nest<'_, T> {
                 level = self.stage(group, (0, &reads), true, desk.block, (0, &mut odd))?;
             }
             let levels = [level.unwrap_or(0.0)];
+            let outcome = self.outcome(position, Staged { shrunk, levels: &levels, odd: &odd });
+            self.ask(output, &outcome);
             let (block, panel) = (desk.block.as_mut_ptr(), desk.panel.as_mut_ptr());
             // SAFETY: the engine is this CPU's; block and panel have their sizes, and the spectra a value
             // for each of the block's.
             unsafe { (self.engine.filter)(transform, block, panel, values) }
-            let staged = Staged { shrunk, levels: &levels, odd: &odd };
-            let spoiled = self.spoiled(&ranges, &odd);
-            self.store(output, &ranges, desk.block, (&staged, &spoiled, spectra.sums(output)));
+            self.store(output, desk.block, &outcome, spectra.sums(output));
             if !turn.goes_on(transform.size()) {
                 break;
             }
@@ -446,35 +372,22 @@ impl<T: Transformed> Nest<'_, T> {
         // block, and `to` has room for the outputs of each.
         unsafe { (self.engine.products)(&products) }
         for (p, position) in item.positions.clone().enumerate() {
-            let ranges = self.blocks.outputs(position);
             let mut staged = staged(p);
             let start = staged.odd.partition_point(|o| o.position < position);
             let end = staged.odd.partition_point(|o| o.position <= position);
             staged.odd = &staged.odd[start..end];
-            let spoiled = self.spoiled(&ranges, staged.odd);
+            let outcome = self.outcome(position, staged);
             for (o, output) in item.outputs.clone().enumerate() {
                 let from = Values { at: to.at.wrapping_add((p * outputs + o) * unit), ..to };
+                self.ask(output, &outcome);
                 let (block, panel) = (desk.block.as_mut_ptr(), desk.panel.as_mut_ptr());
                 // SAFETY: as above; block and panel have their sizes.
                 unsafe { (self.engine.synthesise)(transform, block, panel, from) }
-                self.store(output, &ranges, desk.block, (&staged, &spoiled, &sums[o * inputs..]));
+                self.store(output, desk.block, &outcome, &sums[o * inputs..]);
                 if !turn.goes_on(transform.size()) {
                     return;
                 }
             }
-        }
-    }
-
-    /// How a block is read.
-    fn reads(&self, ranges: &[Range<usize>]) -> Reads {
-        let strides = &self.problem.x.strides()[1..];
-        let sides = self.blocks.tiling.sides.iter().zip(ranges);
-        let phases = (0..self.blocks.tiling.phases()).map(|phase| {
-            self.blocks.runs(self.problem.geometry, ranges, &self.blocks.phase(phase), strides)
-        });
-        Reads {
-            counts: sides.map(|(side, range)| range.len() + side.reach).collect(),
-            phases: phases.collect(),
         }
     }
 
@@ -500,237 +413,5 @@ impl<T: Transformed> Nest<'_, T> {
             unsafe { (self.engine.analyse)(&self.blocks.transform, block, panel, to) }
         }
         Ok(level)
-    }
-
-    /// Stages one input of a block. What is not finite goes to `odd`, and zeros stand in its place.
-    /// Returns what was subtracted from each element, or `None` where there are numbers too large for a
-    /// transform, unless they were shrunk.
-    fn stage(
-        &self,
-        group: usize,
-        (input, runs): (usize, &Reads),
-        shrink: bool,
-        block: &mut [T],
-        (position, odd): (usize, &mut Vec<Odd<T>>),
-    ) -> Result<Option<f64>, Error> {
-        let (channel, phase) = (input / runs.phases.len(), input % runs.phases.len());
-        let Reads { counts, phases, .. } = runs;
-        let runs = &phases[phase];
-        if counts.iter().product::<usize>() < block.len() {
-            block.fill(T::default());
-        }
-        let x = self.problem.x;
-        let channel = (group * self.problem.geometry.channels + channel) as isize;
-        x.read_runs(channel * x.strides()[0], runs, self.problem.padding, block);
-        let limit = power(T::MOST_BITS - T::INPUT_BITS);
-        // SAFETY: the engine is this CPU's; the block is whole vectors.
-        if unsafe { (self.engine.tame)(block.as_ptr(), block.len(), limit) } {
-            if shrink {
-                self.shrink(block);
-                return Ok(Some(0.0));
-            }
-            return Ok(Some(self.level(counts, block)));
-        }
-        let mut large = false;
-        let bound = f64::powi(2.0, T::INPUT_BITS);
-        for (at, value) in block.iter_mut().enumerate() {
-            if !value.to_f64().is_finite() {
-                odd.try_reserve(1).map_err(|_| Error::NoMemory {
-                    what: "the list of numbers that are not finite",
-                    bytes: (odd.len() * size_of::<Odd<T>>()) as u128,
-                })?;
-                odd.push(Odd { position, input, at, value: *value });
-                *value = T::default();
-            }
-            large |= value.to_f64().abs() >= bound;
-        }
-        if shrink {
-            self.shrink(block);
-        }
-        Ok((shrink || !large).then_some(0.0))
-    }
-
-    /// Subtracts the level of a block, if it has one: what most of it is would be as large as all else in
-    /// a transform, and so would the rounding errors made in it. It is found from a few elements, the same
-    /// in every layout, and returned.
-    fn level(&self, counts: &[usize], block: &mut [T]) -> f64 {
-        /// Elements that are looked at, one a step of a lattice.
-        const LOOKS: usize = 64;
-        /// How many of them are enough to see that there is no level, mostly.
-        const FIRST: usize = 8;
-        let tiling = &self.blocks.tiling;
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for i in 0..LOOKS {
-            // Far ones first: 8 times i, turned.
-            let (mut at, mut look) = (0, i * FIRST % LOOKS + i * FIRST / LOOKS);
-            for a in (tiling.fold..=tiling.inner).rev() {
-                at += self.blocks.place(a, look * counts[a] / LOOKS);
-                look = look * 27 % LOOKS;
-            }
-            let value = block[at].to_f64();
-            sum += value;
-            squares += value * value;
-            if i + 1 == FIRST && sum * sum <= 2.0 * squares {
-                return 0.0;
-            }
-        }
-        let mean = T::from_f64(sum / LOOKS as f64);
-        // The square of the mean against that of what is left: with less to gain, it stays.
-        let (share, rest) = (mean.to_f64().powi(2), squares / LOOKS as f64 - mean.to_f64().powi(2));
-        if share <= rest || !share.is_finite() {
-            return 0.0;
-        }
-        let touch = Touch { scale: None, bias: Some(T::from_f64(-mean.to_f64())), clip: None };
-        let (engine, inner) = (self.engine, self.blocks.tiling.inner);
-        self.blocks.rows(counts, |at, _| {
-            let (whole, rest) = block[at..at + counts[inner]]
-                .split_at_mut(counts[inner] / engine.lanes * engine.lanes);
-            // SAFETY: the engine is this CPU's; these are whole vectors.
-            unsafe { (engine.touch)(whole.as_mut_ptr(), whole.len(), &touch) }
-            rest.iter_mut().for_each(|value| *value = value.sub(mean));
-        });
-        mean.to_f64()
-    }
-
-    fn shrink(&self, block: &mut [T]) {
-        let factor = power::<T>(T::INPUT_BITS - T::MOST_BITS);
-        block.iter_mut().for_each(|value| *value = value.mul(factor));
-    }
-
-    /// Writes a block of results.
-    fn store(
-        &self,
-        output: usize,
-        ranges: &[Range<usize>],
-        block: &mut [T],
-        (staged, spoiled, sums): (&Staged<'_, T>, &Spoiled<T>, &[f64]),
-    ) {
-        let store = self.problem.store;
-        let touch = Touch { scale: None, bias: None, clip: None };
-        let large = staged.shrunk.then(|| power(T::MOST_BITS - T::INPUT_BITS));
-        let heavy = self.heavy.then(|| power(T::MOST_BITS - T::WEIGHT_BITS));
-        for scale in [large, heavy].into_iter().flatten() {
-            // SAFETY: the engine is this CPU's; the block is whole vectors.
-            unsafe {
-                let touch = Touch { scale: Some(scale), ..touch };
-                (self.engine.touch)(block.as_mut_ptr(), block.len(), &touch);
-            }
-        }
-        for odd in &spoiled.infinite {
-            self.add(output, ranges, odd, block);
-        }
-        for &at in &spoiled.nan {
-            block[at] = T::from_f64(f64::NAN);
-        }
-        let clip = store.clip();
-        // What was subtracted from the input, summed by the weights, and the bias.
-        let levels = staged.levels.iter().zip(sums).map(|(level, sum)| level * sum);
-        let mut bias = store.bias.get(output).map(|bias| bias.to_f64());
-        if staged.levels.iter().any(|&level| level != 0.0) {
-            bias = Some(bias.unwrap_or(0.0) + levels.sum::<f64>());
-        }
-        let touch = Touch { bias: bias.map(T::from_f64), clip, ..touch };
-        let plain = touch.bias.is_none() && touch.clip.is_none();
-        let inner = self.blocks.tiling.inner;
-        let strides = store.out.strides();
-        let counts: Vec<usize> = ranges.iter().map(Range::len).collect();
-        let first: isize =
-            ranges.iter().zip(&strides[1..]).map(|(r, &s)| r.start as isize * s).sum();
-        let first = first + output as isize * strides[0];
-        let len = counts[inner];
-        self.blocks.rows(&counts, |at, index| {
-            let to = index.iter().zip(&strides[1..]).map(|(&i, &s)| i as isize * s);
-            let row = &mut block[at..];
-            if !plain {
-                let whole = len.next_multiple_of(self.engine.lanes);
-                // SAFETY: rows begin at whole vectors of the block, which ends with one.
-                unsafe { (self.engine.touch)(row[..whole].as_mut_ptr(), whole, &touch) }
-            }
-            let to = first + to.sum::<isize>();
-            // SAFETY: each item has outputs and blocks of its own, and one thread takes it.
-            unsafe { store.run(to, strides[inner + 1], &row[..len]) }
-        });
-    }
-
-    /// Which results of a block see what is not finite. A picture may have NaN in half of its pixels, so
-    /// they are not gone through one by one: windows are products of axes, and each axis takes its turn.
-    fn spoiled(&self, ranges: &[Range<usize>], odd: &[Odd<T>]) -> Spoiled<T> {
-        let is_nan = |odd: &&Odd<T>| odd.value.to_f64().is_nan();
-        let infinite = odd.iter().filter(|odd| !is_nan(odd)).copied().collect();
-        let mut spoiled = Spoiled { nan: Vec::new(), infinite };
-        let nan: Vec<&Odd<T>> = odd.iter().filter(is_nan).collect();
-        if nan.is_empty() {
-            return spoiled;
-        }
-        let (sides, phases) = (&self.blocks.tiling.sides, self.blocks.tiling.phases());
-        let lens: Vec<usize> = ranges.iter().map(Range::len).collect();
-        let mut seen = vec![false; lens.iter().product()];
-        for phase in 0..phases {
-            let mut counts: Vec<usize> =
-                sides.iter().zip(&lens).map(|(side, &len)| len + side.reach).collect();
-            let mut mask = vec![false; counts.iter().product()];
-            for odd in nan.iter().filter(|odd| odd.input % phases == phase) {
-                let at = self.blocks.coordinates(odd.at);
-                mask[at.iter().zip(&counts).fold(0, |flat, (&i, &n)| flat * n + i)] = true;
-            }
-            for (a, (side, &index)) in sides.iter().zip(&self.blocks.phase(phase)).enumerate() {
-                let inner: usize = counts[a + 1..].iter().product();
-                let (from, to) = (counts[a] * inner, lens[a] * inner);
-                let mut along = vec![false; mask.len() / from * to];
-                for (mask, along) in mask.chunks_exact(from).zip(along.chunks_exact_mut(to)) {
-                    for &(_, shift) in &side.phases[index].taps {
-                        let mask = &mask[shift * inner..];
-                        along.iter_mut().zip(mask).for_each(|(to, &from)| *to |= from);
-                    }
-                }
-                (mask, counts[a]) = (along, lens[a]);
-            }
-            seen.iter_mut().zip(mask).for_each(|(to, from)| *to |= from);
-        }
-        let mut index = vec![0; lens.len()];
-        for seen in seen {
-            if seen {
-                let places = index.iter().enumerate().map(|(a, &i)| self.blocks.place(a, i));
-                spoiled.nan.push(places.sum());
-            }
-            advance(&mut index, &lens);
-        }
-        spoiled
-    }
-
-    /// Adds the products of what is infinite with the weights that see it.
-    fn add(&self, output: usize, ranges: &[Range<usize>], odd: &Odd<T>, block: &mut [T]) {
-        let blocks = self.blocks;
-        let phases = blocks.tiling.phases();
-        let (channel, phase) = (odd.input / phases, blocks.phase(odd.input % phases));
-        let position = blocks.coordinates(odd.at);
-        // On each spatial axis, taps that see it, and the outputs that they are of.
-        let sides = blocks.tiling.sides.iter().enumerate().skip(1);
-        let seen: Vec<Vec<(usize, usize)>> = sides
-            .map(|(a, side)| {
-                let taps = side.phases[phase[a]].taps.iter();
-                let at = |shift: &usize| {
-                    position[a].checked_sub(*shift).filter(|&p| p < ranges[a].len())
-                };
-                taps.filter_map(|(tap, shift)| Some((*tap, blocks.place(a, at(shift)?)))).collect()
-            })
-            .collect();
-        let (inner, outer) = seen.split_last().expect("spatial axes");
-        let counts: Vec<usize> = outer.iter().map(Vec::len).collect();
-        let (mut index, mut taps) = (vec![0; outer.len()], vec![0; outer.len()]);
-        let mut row = vec![T::default(); blocks.tiling.sides[ranges.len() - 1].axis.kernel];
-        for _ in 0..counts.iter().product() {
-            let mut at = 0;
-            for ((axis, &i), tap) in outer.iter().zip(&index).zip(&mut taps) {
-                *tap = axis[i].0;
-                at += axis[i].1;
-            }
-            self.problem.weights.read_row(output, channel, &taps, &mut row);
-            for &(tap, place) in inner {
-                let sum = &mut block[at + place];
-                *sum = row[tap].mul_add(odd.value, *sum);
-            }
-            advance(&mut index, &counts);
-        }
     }
 }

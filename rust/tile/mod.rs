@@ -17,7 +17,7 @@ mod x86_64;
 use std::sync::OnceLock;
 
 pub(crate) use scalar::Array;
-pub(crate) use vector::Vector;
+pub(crate) use vector::{Level, Vector};
 
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
