@@ -78,8 +78,8 @@ impl Declined {
 const PEAK: f64 = 240.0;
 const MEMORY: f64 = 30.0;
 
-/// Bytes of its second-level cache, and those of the last one that a core may count on.
-const NEAR_BYTES: f64 = 2097152.0;
+/// Bytes of its second-level cache; and of the last one, as many as a core may count on.
+pub const NEAR_BYTES: f64 = 2097152.0;
 const LAST_BYTES: f64 = 33554432.0;
 
 /// Nanoseconds of a byte that no cache holds, beside what a method takes for it where one does (as fitted to the
