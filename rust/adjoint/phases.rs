@@ -95,10 +95,16 @@ pub(super) fn phases<T: Planned>(
     let mut cuts = phased.cuts(size_of::<T>(), team.threads);
     let neighbours = store.step() == store.out.size();
     let interleaves = neighbours && residues(&geometry.axes[geometry.axes.len() - 1]) > 1;
+    // What is made of the weights of a phase serves all parts of the same groups. Whole groups may be asked
+    // for before it is known how they are cut.
+    let keys = phased.keys();
+    let (whole, own) = (Phases::default(), Phases::default());
+    let empty = "nobody has asked for other places";
     if cuts.count() > 1 || interleaves {
         // Of the methods, only the plain sum has the same bits in parts.
         let mut direct = true;
-        phased.each(&phased.part(0, Cuts::ONE), team, &mut |_, forward| {
+        let places = whole.of(keys, false).expect(empty);
+        phased.each(&phased.part(0, (Cuts::ONE, places)), team, &mut |forward| {
             direct &= allowed(asked, forward).choose(forward) == Method::Direct;
             Ok(())
         })?;
@@ -109,33 +115,27 @@ pub(super) fn phases<T: Planned>(
     if phased.side_by_side && !parallel {
         cuts = phased.cuts_in_turn(size_of::<T>());
     }
-    // What is made of the weights of a phase serves all parts of the same groups.
-    let keys = phased.keys();
-    let (own, count) = (Phases::default(), cuts.groups * keys);
-    let prepared = problem.kept.and_then(|kept| kept.of(count, true));
-    let prepared = prepared.or_else(|| own.of(count, false)).expect("it is empty");
-    let with = |part: &Part, key: usize, asked, forward: &Problem<'_, T>, team: &Team<'_>| {
-        let forward = Problem { prepared: &prepared[part.cut * keys + key], ..*forward };
-        T::run(asked, &forward, kernels, team)
-    };
+    let count = cuts.groups * keys;
+    let places = problem.kept.and_then(|kept| kept.of(count, true));
+    let places = places.or_else(|| [&whole, &own].iter().find_map(|own| own.of(count, false)));
+    let places = places.expect(empty);
     if !parallel {
         for number in 0..cuts.count() {
-            let part = phased.part(number, cuts);
-            phased.each(&part, team, &mut |key, forward| {
-                with(&part, key, allowed(asked, forward), forward, team)
+            phased.each(&phased.part(number, (cuts, places)), team, &mut |forward| {
+                T::run(allowed(asked, forward), forward, kernels, team)
             })?;
         }
         return Ok(());
     }
     team.share(cuts.count(), |turn| {
         while let Some(number) = turn.next() {
-            let part = phased.part(number, cuts);
+            let part = phased.part(number, (cuts, places));
             let team = Team { threads: 1, stop: &|| !turn.goes_on(usize::MAX) };
-            let run = &mut |key: usize, forward: &Problem<'_, T>| {
+            let run = &mut |forward: &Problem<'_, T>| {
                 if !turn.goes_on((forward.geometry.flops() / 16.0) as usize) {
                     return Err(Stopped::Interrupted);
                 }
-                with(&part, key, Asked::direct(), forward, &team)
+                T::run(Asked::direct(), forward, kernels, &team)
             };
             match phased.each(&part, &team, run) {
                 Err(Stopped::Failed(error)) => return Err(error),
@@ -187,9 +187,9 @@ impl Cuts {
 }
 
 /// Some of the positions of a [`Phased`] gradient.
-struct Part {
-    /// Which cut of the groups it is in, and these.
-    cut: usize,
+struct Part<'a, T> {
+    /// Places for what methods make of the weights of each phase, in these groups.
+    places: &'a [Prepared<T>],
     groups: Range<usize>,
     images: Range<usize>,
     windows: Vec<Range<isize>>,
@@ -206,9 +206,8 @@ struct Phased<'a, T> {
     side_by_side: bool,
 }
 
-/// What computes a phase: it is told by a number which of the weights the phase has, and the phase as the
-/// forward convolution that it is.
-type Run<'a, T> = &'a mut dyn FnMut(usize, &Problem<'_, T>) -> Result<(), Stopped>;
+/// What computes a phase, as the forward convolution that it is.
+type Run<'a, T> = &'a mut dyn FnMut(&Problem<'_, T>) -> Result<(), Stopped>;
 
 impl<T: Planned> Phased<'_, T> {
     /// Parts that stay in the second-level cache while all of their phases are computed, or one.
@@ -255,7 +254,8 @@ impl<T: Planned> Phased<'_, T> {
         self.problem.geometry.axes[1..].iter().map(residues).product()
     }
 
-    fn part(&self, number: usize, cuts: Cuts) -> Part {
+    /// A part, with the places of its groups among those of all.
+    fn part<'a>(&self, number: usize, (cuts, places): (Cuts, &'a [Prepared<T>])) -> Part<'a, T> {
         let geometry = self.problem.geometry;
         let (number, row) = (number / cuts.rows, number % cuts.rows);
         let (cut, image) = (number / cuts.images, number % cuts.images);
@@ -264,8 +264,9 @@ impl<T: Planned> Phased<'_, T> {
         let rows = even_part(&(0..windows[0].len().div_ceil(stride)), cuts.rows, row);
         let at = |row: usize| end.min(start.saturating_add((row * stride) as isize));
         windows[0] = at(rows.start)..at(rows.end);
+        let keys = self.keys();
         Part {
-            cut,
+            places: &places[cut * keys..(cut + 1) * keys],
             groups: even_part(&(0..geometry.groups), cuts.groups, cut),
             images: even_part(&(0..geometry.axes[0].input), cuts.images, image),
             windows,
@@ -273,7 +274,7 @@ impl<T: Planned> Phased<'_, T> {
     }
 
     /// Calls `run` for each phase of a part.
-    fn each(&self, part: &Part, team: &Team<'_>, run: Run<'_, T>) -> Result<(), Stopped> {
+    fn each(&self, part: &Part<'_, T>, team: &Team<'_>, run: Run<'_, T>) -> Result<(), Stopped> {
         let Adjoint { geometry, .. } = self.problem;
         let spatial = &geometry.axes[1..];
         let axes = spatial.iter().zip(&part.windows).map(|(axis, window)| phases_of(axis, window));
@@ -318,7 +319,7 @@ impl<T: Planned> Phased<'_, T> {
     /// by side from byte `first` of the result on, in rows that are so many bytes apart along each axis.
     fn beside(
         &self,
-        (part, first, apart): (&Part, isize, &[isize]),
+        (part, first, apart): (&Part<'_, T>, isize, &[isize]),
         (mut chosen, inner): (Vec<&Phase>, &[Phase]),
         team: &Team<'_>,
         run: Run<'_, T>,
@@ -371,7 +372,7 @@ impl<T: Planned> Phased<'_, T> {
     /// Calls `run` for the phase of a part that is `chosen` on each axis, with results where `store` has them.
     fn phase(
         &self,
-        part: &Part,
+        part: &Part<'_, T>,
         chosen: &[&Phase],
         store: &Store<'_, T>,
         run: Run<'_, T>,
@@ -404,12 +405,12 @@ impl<T: Planned> Phased<'_, T> {
             geometry: &forward,
             x: &gradient,
             weights: &weights.adjoint(sizes, part.groups.start, &taps),
-            prepared: &Prepared::new(false),
+            prepared: &part.places[key],
             padding: T::default(),
             exact: T::SCALAR.is_integer(),
             store: &store,
         };
-        run(key, &forward)
+        run(&forward)
     }
 }
 
