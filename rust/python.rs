@@ -258,6 +258,16 @@ impl<'py> Call<'py> {
         Ok(call)
     }
 
+    /// Computes it, into a new array or the caller's.
+    fn compute(&self, py: Python<'py>, out: Any<'_, 'py>) -> PyResult<Py<PyAny>> {
+        arguments::check_method(self.asked, self.numbers.integers)?;
+        match self.way() {
+            Way::Signed(kernels) => self.run_quads(py, kernels, out),
+            Way::Unsigned(kernels) => self.run_quads(py, kernels, out),
+            Way::Sums(sums) => with_element!(sums, T => self.run::<T>(py, out)),
+        }
+    }
+
     /// What it is best computed with.
     fn way(&self) -> Way {
         let quads = || {
@@ -443,12 +453,7 @@ fn conv<'py>(
         [padding_value, flip, activation, channels_last],
         [dtype, accumulate, method, precision, threads, kept],
     )?;
-    arguments::check_method(call.asked, call.numbers.integers)?;
-    match call.way() {
-        Way::Signed(kernels) => call.run_quads(py, kernels, out),
-        Way::Unsigned(kernels) => call.run_quads(py, kernels, out),
-        Way::Sums(sums) => with_element!(sums, T => call.run::<T>(py, out)),
-    }
+    call.compute(py, out)
 }
 
 /// The shape of a convolution's result: the work behind `faltung.output_shape`.

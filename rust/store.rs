@@ -56,12 +56,7 @@ impl<'a, T: Tiled> Store<'a, T> {
 
     /// The bounds that the activation keeps to.
     pub fn clip(&self) -> Option<(T, T)> {
-        let clip = match self.activation {
-            Activation::None => None,
-            Activation::Relu => Some((0.0, f64::INFINITY)),
-            Activation::Clip { low, high } => Some((low, high)),
-        };
-        clip.map(|(low, high)| (T::from_f64(low), T::from_f64(high)))
+        self.activation.bounds().map(|(low, high)| (T::from_f64(low), T::from_f64(high)))
     }
 
     /// Where the rows of whole vectors go.

@@ -562,6 +562,53 @@ def test_plan(name):
     assert same_bits(operator.rmatvec(g.ravel()), of_input(problem, weight, g).ravel())
 
 
+@pytest.mark.parametrize("activation", [None, "relu", ("clip", -3, 20)])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float16", ">f4", ">f8", "int8", "uint16", "int64", "complex64"]
+)
+def test_vjp_of_any_numbers(dtype, activation):
+    """Gradients of a plan are those of the functions, whatever its gradient is read as."""
+    if dtype == "complex64" and activation is not None:
+        pytest.skip("complex numbers have no order")
+    problem = case((2, 3, 9, 70), (9, 3, 3, 3), padding=1)
+    x, weight, _ = problem.integers(start=2)
+    operands = (x, weight, np.arange(9) - 4)
+    x, weight, bias = ((abs(a) if dtype[0] == "u" else a).astype(dtype) for a in operands)
+    plan = faltung.Plan(weight, bias, padding=1, activation=activation)
+    y = plan(x)
+    g = (np.arange(y.size) % 13 - 6).reshape(y.shape).astype(dtype)
+    if dtype == "complex64":
+        g = g * (1 - 2j)
+    # Every other number of a larger array, and its axes in another order.
+    wide = np.empty((*y.shape[:1], *y.shape[2:], 2 * y.shape[1]), g.dtype)[..., ::2].transpose(
+        0, 3, 1, 2
+    )
+    wide[...] = g
+    if activation is not None:
+        low, high = (0, np.inf) if activation == "relu" else activation[1:]
+        g = np.where((y > low) & (y < high), g, g.dtype.type(0))
+    expected = {
+        "x": grad.conv_input(x.shape, weight, g, padding=1),
+        "weight": grad.conv_weight(x, weight.shape, g, padding=1),
+        "bias": grad.conv_bias(g),
+    }
+    for threads in (1, 2):
+        found = plan.vjp(x, wide, threads=threads)
+        assert list(found) == list(expected)
+        for name, gradient in expected.items():
+            assert same_bits(found[name], gradient)
+            assert same_bits(plan.vjp(x, wide, [name], threads=threads)[name], gradient)
+
+
+def test_vjp_checks_all_that_it_is_given():
+    plan = faltung.Plan(np.ones((2, 3, 3)), np.ones(2), activation="relu")
+    with pytest.raises(ValueError, match="grad_output"):
+        plan.vjp(np.ones((3, 8)), np.ones((2, 7)))
+    with pytest.raises(ValueError, match="channels"):
+        plan.vjp(np.ones((4, 8)), np.ones((2, 6)), ["bias"])
+    assert plan.vjp(np.ones((3, 8)), np.ones((2, 6)), []) == {}
+
+
 def test_what_a_plan_keeps_of_its_adjoint_serves_any_size():
     problem = case((1, 64, 1, 1), (70, 32, 3, 4), stride=(2, 3), padding=1, groups=2)
     weight = problem.floats().weight

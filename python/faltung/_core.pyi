@@ -23,6 +23,7 @@ __all__ = [
     "local_weight",
     "output_shape",
     "set_num_threads",
+    "vjp",
 ]
 
 __version__: str
@@ -142,6 +143,28 @@ def conv_bias(
     out: object,
     threads: object,
 ) -> npt.NDArray[Any]: ...
+def vjp(
+    x: object,
+    weight: object,
+    bias: object,
+    grad_output: object,
+    wanted: list[bool],
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: object,
+    padding_value: object,
+    flip: object,
+    activation: object,
+    channels_last: object,
+    dtype: object,
+    accumulate: object,
+    method: object,
+    precision: object,
+    threads: object,
+    kept: object,
+) -> list[npt.NDArray[Any] | None]: ...
 
 @final
 class Kept:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from . import _core
 from .explain import Explanation, explained
 from .functional import Activation, IntPerAxis, Method, Padding, PaddingMode, Precision
-from .grad import conv_bias, conv_weight
 
 __all__ = ["Plan"]
 
@@ -205,28 +204,15 @@ channels_last, dtype, accumulate, method, precision, threads
             wanted = ["x", "weight"] if self._bias is None else ["x", "weight", "bias"]
         elif isinstance(wanted, str) or not all(name in names for name in wanted):
             raise ValueError(f"wanted is {wanted!r}, but must be some of {names}")
-        x, g = np.asarray(x), np.asarray(grad_output)
-        found: dict[str, npt.NDArray[Any]] = {}
-        o, more = self._options, {"threads": self._threads(threads)}
-        if o["activation"] is not None:
-            bounds = (0, np.inf) if o["activation"] == "relu" else tuple(o["activation"])[1:]
-            y = self(x, threads=threads)
-            if y.shape == g.shape:
-                g = np.where((y > bounds[0]) & (y < bounds[1]), g, g.dtype.type(0))
-        shared: dict[str, Any] = {
-            name: o[name]
-            for name in ("stride", "padding", "dilation", "groups", "padding_mode", "flip")
-        }
-        shared["channels_last"] = o["channels_last"]
-        if "x" in wanted:
-            found["x"] = self.T(g, x.shape, threads=threads)
-        if "weight" in wanted:
-            value = {"padding_value": o["padding_value"]}
-            found["weight"] = conv_weight(x, self._weight.shape, g, **shared, **value, **more)
-        if "bias" in wanted:
-            rank, last = self._weight.ndim - 2, o["channels_last"]
-            found["bias"] = conv_bias(g, rank=rank, channels_last=last, **more)
-        return found
+        o = self._options
+        found = _core.vjp(
+            x, self._weight, self._bias, grad_output, [name in wanted for name in names],
+            o["stride"], o["padding"], o["dilation"], o["groups"], o["padding_mode"],
+            o["padding_value"], o["flip"], o["activation"], o["channels_last"], o["dtype"],
+            o["accumulate"], o["method"], o["precision"], self._threads(threads), self._kept,
+        )  # fmt: skip
+        given = zip(names, found, strict=True)
+        return {name: gradient for name, gradient in given if gradient is not None}
 
     @property
     def T(self) -> Transposed:

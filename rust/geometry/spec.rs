@@ -99,6 +99,15 @@ impl Activation {
             Err(Error::Clip { low, high })
         }
     }
+
+    /// The bounds that it keeps to.
+    pub fn bounds(self) -> Option<(f64, f64)> {
+        match self {
+            Activation::None => None,
+            Activation::Relu => Some((0.0, f64::INFINITY)),
+            Activation::Clip { low, high } => Some((low, high)),
+        }
+    }
 }
 
 /// The options of a convolution as they were given, unchecked.

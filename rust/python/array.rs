@@ -12,6 +12,7 @@ use crate::geometry::{Geometry, check_out_shape};
 use crate::view::{Element, Format, Scalar, View, ViewMut, span};
 
 /// An array argument.
+#[derive(Clone)]
 pub(super) struct Array<'py> {
     pub(super) array: Bound<'py, PyUntypedArray>,
     /// What it holds.
@@ -71,6 +72,12 @@ impl<'py> Array<'py> {
 
     pub(super) fn shape(&self) -> &[usize] {
         self.array.shape()
+    }
+
+    /// Whether its numbers are floats that must be converted as they are read.
+    pub(super) fn is_converted(&self) -> bool {
+        let scalar = self.number.scalar;
+        self.swapped || matches!(scalar, Scalar::F16 | Scalar::Bf16)
     }
 
     /// A view of a part of it with its axes in another order, with the other sign if `negated`.

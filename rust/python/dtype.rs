@@ -125,6 +125,11 @@ impl Wanted {
         Ok(Wanted { result: wanted("dtype", dtype)?, sum: wanted("accumulate", accumulate)? })
     }
 
+    /// A result of these numbers, whatever its operands have.
+    pub(super) fn result(number: Number) -> Self {
+        Wanted { result: Some(number), sum: None }
+    }
+
     /// Whether doubles were asked for by name, so that what is wider may be computed in them.
     pub(super) fn doubles(&self) -> bool {
         let double = |number: Option<Number>| number.is_some_and(|n| n.scalar == Scalar::F64);

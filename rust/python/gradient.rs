@@ -5,18 +5,20 @@ use pyo3::prelude::*;
 
 use super::arguments::{self, Any, Constant, boolean, integers, shape, spec, wrong_type};
 use super::array::{Array, Outcome, Part, canonical, ordered};
-use super::dtype::{Numbers, Wanted, with_element};
+use super::dtype::{Number, Numbers, Wanted, with_element};
 use super::interruptible;
 use super::plan::Kept;
 use crate::adjoint::{self, Adjoint};
 use crate::error::Error;
 use crate::geometry::{Activation, Geometry, OutputSize, PerAxis, Spec};
 use crate::gradient;
+use crate::number::Scalar;
 use crate::operand::Weights;
 use crate::parallel::Team;
 use crate::plan::{Asked, Planned};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
+use crate::view::View;
 
 /// The adjoint of a convolution, with its arguments parsed and checked.
 struct Call<'py> {
@@ -416,10 +418,195 @@ impl<'py> BiasCall<'py> {
     }
 }
 
+/// All gradients of a convolution, with its arguments parsed and checked once: the work behind `Plan.vjp`.
+/// `wanted` says of the input, the weight and the bias whether theirs is asked for; the others are None.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // the arguments of the Python functions, one by one
+fn vjp<'py>(
+    py: Python<'py>,
+    x: Any<'_, 'py>,
+    weight: Any<'_, 'py>,
+    bias: Any<'_, 'py>,
+    grad_output: Any<'_, 'py>,
+    wanted: [bool; 3],
+    stride: Any<'_, 'py>,
+    padding: Any<'_, 'py>,
+    dilation: Any<'_, 'py>,
+    groups: Any<'_, 'py>,
+    padding_mode: Any<'_, 'py>,
+    padding_value: Any<'_, 'py>,
+    flip: Any<'_, 'py>,
+    activation: Any<'_, 'py>,
+    channels_last: Any<'_, 'py>,
+    dtype: Any<'_, 'py>,
+    accumulate: Any<'_, 'py>,
+    method: Any<'_, 'py>,
+    precision: Any<'_, 'py>,
+    threads: Any<'_, 'py>,
+    kept: Any<'_, 'py>,
+) -> PyResult<[Option<Py<PyAny>>; 3]> {
+    let plain = Wanted::default();
+    let given = [stride, padding, dilation, groups, padding_mode];
+    let spec = options(0, given, channels_last)?;
+    // What an activation has cut off is seen from the result, so that the call is made again.
+    let forward = if activation.is_none() {
+        None
+    } else {
+        Some(super::Call::new(
+            0,
+            [x, weight, bias],
+            given,
+            [padding_value, flip, activation, channels_last],
+            [dtype, accumulate, method, precision, threads, kept],
+        )?)
+    };
+    let (geometry, x, weight) = match &forward {
+        Some(call) => (call.geometry.clone(), call.x.clone(), call.weight.clone()),
+        None => {
+            let (x, weight) = (Array::new("x", x, &plain)?, Array::new("weight", weight, &plain)?);
+            let bias = Array::optional("bias", bias, &plain)?;
+            let bias = bias.as_ref().map(Array::shape);
+            (Geometry::new(&spec, x.shape(), weight.shape(), bias)?, x, weight)
+        }
+    };
+    let given = Array::new("grad_output", grad_output, &plain)?;
+    geometry.check_gradient(&spec, given.shape())?;
+    let (flip, threads) = (boolean("flip", flip)?, arguments::threads(threads)?);
+    let none = py.None();
+    let none = none.bind(py);
+    // Dtypes are those of the array that was given, whatever its copy has.
+    let gradient = match &forward {
+        Some(call) => {
+            let y = Array::new("the result", call.compute(py, none)?.bind(py), &plain)?;
+            copied(py, &given, Some((&y, call.activation)), threads)?
+        }
+        None if given.is_converted() && wanted.iter().filter(|&&wanted| wanted).count() > 1 => {
+            copied(py, &given, None, threads)?
+        }
+        None => given.clone(),
+    };
+    let mut found = [None, None, None];
+    if wanted[0] {
+        let call = Call {
+            geometry: geometry.clone(),
+            numbers: Numbers::new([&weight, &given], &plain, Activation::None)?,
+            gradient: ("grad_output", gradient.clone()),
+            weight: weight.clone(),
+            bias: None,
+            flip,
+            conjugated: true,
+            activation: Activation::None,
+            accumulate: false,
+            asked: arguments::asked(method, precision)?,
+            threads,
+            kept: Kept::given(kept)?,
+        };
+        arguments::check_method(call.asked, call.numbers.integers)?;
+        found[0] = Some(with_element!(call.numbers.sums, T => call.run::<T>(py, none))?);
+    }
+    if wanted[1] {
+        let call = WeightCall {
+            geometry: geometry.clone(),
+            numbers: Numbers::new([&x, &given], &plain, Activation::None)?,
+            weight: weight.shape().to_vec(),
+            x,
+            gradient: gradient.clone(),
+            padding: Constant::new("padding_value", padding_value)?,
+            flip,
+            per_sample: false,
+            accumulate: false,
+            threads,
+        };
+        call.padding.check("padding_value", (call.x.number, call.numbers.integers))?;
+        found[1] = Some(with_element!(call.numbers.sums, T => call.run::<T>(py, none))?);
+    }
+    if wanted[2] {
+        let call = BiasCall {
+            numbers: Numbers::new([&given], &plain, Activation::None)?,
+            batched: geometry.batched,
+            channels_last: geometry.channels_last,
+            per_sample: false,
+            accumulate: false,
+            threads,
+            gradient,
+        };
+        found[2] = Some(with_element!(call.numbers.sums, T => call.run::<T>(py, none))?);
+    }
+    Ok(found)
+}
+
+/// Elements that a thread copies at a time: they stay in its first-level cache.
+const COPIED: usize = 1 << 11;
+
+/// A copy of a gradient for several calls to read, with halves as singles and bytes in this machine's order;
+/// and with 0 where the activation that made `y` did not let a result through.
+fn copied<'py>(
+    py: Python<'py>,
+    gradient: &Array<'py>,
+    y: Option<(&Array<'py>, Activation)>,
+    threads: usize,
+) -> PyResult<Array<'py>> {
+    let single = Number { scalar: Scalar::F32, ..gradient.number };
+    let half = gradient.number.size() < single.size() && !gradient.number.scalar.is_integer();
+    let number = if half { single } else { gradient.number };
+    let numbers = Numbers::new([gradient], &Wanted::result(number), Activation::None)?;
+    let none = py.None();
+    let inputs = [("", None), ("", None), ("", None)];
+    let copy = Outcome::new(py, none.bind(py), gradient.shape(), (&numbers, false), inputs)?;
+    with_element!(numbers.sums, T => copy_to::<T>(py, gradient, y, (&copy, threads)))?;
+    Array::new("grad_output", copy.finish()?.bind(py), &Wanted::default())
+}
+
+/// A part of an array as it is.
+fn whole<'a>(array: &'a Array<'_>, part: Part) -> View<'a> {
+    array.view(array.shape(), array.array.strides().to_vec(), (part, false))
+}
+
+fn copy_to<T: Tiled>(
+    py: Python<'_>,
+    gradient: &Array<'_>,
+    y: Option<(&Array<'_>, Activation)>,
+    (copy, threads): (&Outcome<'_>, usize),
+) -> PyResult<()> {
+    let shape = gradient.shape();
+    let len = shape.iter().product::<usize>();
+    let y = y.and_then(|(y, activation)| Some((whole(y, Part::Real), activation.bounds()?)));
+    let parts = [Part::Real, Part::Imaginary];
+    for part in parts.into_iter().take(if gradient.number.complex { 2 } else { 1 }) {
+        let from = whole(gradient, part);
+        let strides = copy.sums.strides().to_vec();
+        let step = *strides.last().expect("a gradient has axes");
+        let to = copy.view::<T>(part, shape, strides);
+        interruptible(py, len as f64, |stop| {
+            Team { threads, stop }.share(len.div_ceil(COPIED), |turn| {
+                let (mut numbers, mut results) = ([T::default(); COPIED], [0f64; COPIED]);
+                while let Some(item) = turn.next() {
+                    let first = item * COPIED;
+                    let count = COPIED.min(len - first);
+                    let (numbers, results) = (&mut numbers[..count], &mut results[..count]);
+                    from.read_from(shape, first, numbers);
+                    if let Some((y, (low, high))) = &y {
+                        y.read_from(shape, first, results);
+                        let cut = |result: f64| !(*low < result && result < *high);
+                        let both = numbers.iter_mut().zip(results);
+                        both.filter(|(_, result)| cut(**result))
+                            .for_each(|(number, _)| *number = T::default());
+                    }
+                    // SAFETY: the copy is new and in C order, and each thread has elements of its own.
+                    unsafe { to.write(first as isize * step, step, numbers) };
+                }
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
 /// Adds these functions to the extension module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(conv_bias, module)?)?;
     module.add_function(wrap_pyfunction!(conv_input, module)?)?;
     module.add_function(wrap_pyfunction!(conv_weight, module)?)?;
-    module.add_function(wrap_pyfunction!(conv_transpose, module)?)
+    module.add_function(wrap_pyfunction!(conv_transpose, module)?)?;
+    module.add_function(wrap_pyfunction!(vjp, module)?)
 }
