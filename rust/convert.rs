@@ -106,6 +106,20 @@ unsafe fn read_run<S: Stored, T: Element, const WIDE: bool>(
         for (i, t) in to.iter_mut().enumerate() {
             *t = read(from.wrapping_add(i * size));
         }
+    } else if step == 2 * size as isize && size == size_of::<u32>() {
+        // Pairs, of which the first number is wanted: they are loaded as vectors and cut, where numbers by
+        // themselves are put together one by one. Behind the last there may be nothing.
+        let Some((last, others)) = to.split_last_mut() else { return };
+        *last = read(from.wrapping_add(2 * others.len() * size));
+        for (i, t) in others.iter_mut().enumerate() {
+            // SAFETY: the first half is a number, and as another follows, what lies between is of the same
+            // array; `S` has as many bytes as the half that is kept.
+            *t = load(unsafe {
+                let pair = from.wrapping_add(2 * i * size).cast::<u64>().read_unaligned();
+                let first = (u64::from_le(pair) as u32).to_le();
+                std::mem::transmute_copy::<u32, S>(&first)
+            });
+        }
     } else if step == 2 * size as isize {
         for (i, t) in to.iter_mut().enumerate() {
             *t = read(from.wrapping_add(2 * i * size));
