@@ -207,7 +207,9 @@ fn every_dot<T: Tiled>() {
                     let mut totals = vec![untouched; kernels.most_totals()];
                     for chain in 0..case.sum.chains() {
                         let last = chain + 1 == case.sum.chains();
-                        let results = last.then(|| Results { sums: &mut sums, row, column });
+                        let size = (rows, columns.len());
+                        let results = last
+                            .then(|| Results::of(&mut sums, (row, column), size, kernels.lanes));
                         contraction.total(
                             (kernels, chain),
                             (case.a_start, rows),
@@ -563,4 +565,33 @@ fn a_call_that_is_told_to_stop_ends_before_its_work() {
         assert_eq!(done, Err(Stopped::Interrupted));
         assert!(out.iter().any(|y| y.is_nan()), "all was computed before it stopped");
     }
+}
+
+/// Every size of a matrix up to more than two blocks, in rows that are longer than it on both sides.
+fn every_transpose<T: Tiled>() {
+    let (most_rows, most_columns) = (37, 21);
+    let (pitch, row) = (most_columns + 2, most_rows + 3);
+    let from: Vec<T> = (0..most_rows * pitch).map(|i| T::from_f64(i as f64)).collect();
+    let untouched = T::from_f64(-77.0);
+    for isa in available() {
+        let kernels = kernels_of::<T>(isa).expect("an available instruction set");
+        for (rows, columns) in (0..=most_rows).flat_map(|m| (0..=most_columns).map(move |n| (m, n)))
+        {
+            let mut to = vec![untouched; most_columns * row];
+            let matrix = (&Memory::of(&from), 1, pitch as isize);
+            kernels.transposed(matrix, (rows, columns), (&mut to, row));
+            for (i, &found) in to.iter().enumerate() {
+                let (j, i) = (i / row, i % row);
+                let inside = i < rows && j < columns;
+                let expected = if inside { from[i * pitch + j + 1] } else { untouched };
+                assert!(same(found, expected), "{} {rows}x{columns}: ({i}, {j})", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn matrices_are_transposed_and_nothing_beside_them_is_written() {
+    every_transpose::<f32>();
+    every_transpose::<f64>();
 }

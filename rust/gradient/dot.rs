@@ -51,11 +51,9 @@ impl<T: Tiled> Plan<'_, T> {
                     let columns = columns.map(|column| column + part as isize);
                     for chain in 0..chains {
                         let (starts, ends) = (first && chain == 0, last && chain + 1 == chains);
-                        let result = ends.then(|| Results {
-                            sums: &mut sums[part..],
-                            row: vectors * LANES,
-                            column: LANES,
-                        });
+                        let steps = (vectors * LANES, LANES);
+                        let result = ends
+                            .then(|| Results::of(&mut sums[part..], steps, (rows, vectors), lanes));
                         contraction.total(
                             (self.kernels, chain),
                             (a, rows),

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Problem;
 use crate::error::{Error, room};
 use crate::geometry::Geometry;
+use crate::tile::Rows;
 use crate::view::{Element, ViewMut, advance};
 
 /// Where finished sums go: rows of an output's channels and taps.
@@ -66,6 +67,27 @@ impl<'a, T: Element> Sink<'a, T> {
             }
         };
         Sink { out, strides, taps, step, accumulate }
+    }
+
+    /// Where the sums of some outputs and channels are, rows of outputs, if they can be written there as
+    /// vectors of channels: with one tap, and nothing to convert or add to.
+    pub fn rows(
+        &self,
+        (image, outputs): (usize, Range<usize>),
+        channels: Range<usize>,
+    ) -> Option<Rows<T>> {
+        let size = size_of::<T>() as isize;
+        let lie = self.step == Some((size, true)) && self.taps.len() == 1;
+        if self.accumulate || !self.out.is_native() || !lie || outputs.is_empty() {
+            return None;
+        }
+        let [of_image, row, channel] = self.strides;
+        let start = image as isize * of_image + outputs.start as isize * row;
+        let start = start + channels.start as isize * channel + self.taps[0];
+        let reach = row * (outputs.len() as isize - 1);
+        let vectors = channels.len() as isize * size;
+        let first = self.out.at(start, reach.min(0), reach.max(0) + vectors);
+        Some(Rows { first, row })
     }
 
     /// Writes sums of an output, those of `taps` of the first of `channels` first.

@@ -1,5 +1,7 @@
 //! Computing tiles without leaving their operands.
 
+use std::marker::PhantomData;
+
 use super::kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 use super::sum::{Placed, Segment, Sum};
 use super::{Kernels, Tiled};
@@ -61,12 +63,39 @@ pub const MAX_COLUMNS: usize = 8;
 /// Where sums of a tile go: a vector of each column of each row.
 #[derive(Debug)]
 pub struct Results<'a, T> {
-    /// From the first vector on.
-    pub sums: &'a mut [T],
-    /// Elements between rows.
-    pub row: usize,
-    /// Elements between columns.
-    pub column: usize,
+    rows: Rows<T>,
+    /// Bytes between columns.
+    column: isize,
+    /// How many rows and columns there is room for.
+    size: (usize, usize),
+    memory: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Results<'a, T> {
+    /// In a slice from its first element on, for so many rows and columns of `lanes` elements, with so many
+    /// elements from one to the next.
+    pub fn of(
+        sums: &'a mut [T],
+        (row, column): (usize, usize),
+        size: (usize, usize),
+        lanes: usize,
+    ) -> Self {
+        let last = (size.0 - 1) * row + (size.1 - 1) * column;
+        assert!(sums.len() >= last + lanes, "room for the results");
+        let bytes = |elements: usize| (elements * size_of::<T>()) as isize;
+        let rows = Rows { first: sums.as_mut_ptr(), row: bytes(row) };
+        Results { rows, column: bytes(column), size, memory: PhantomData }
+    }
+
+    /// In an array of the caller, for so many rows, and columns that follow each other without a gap.
+    ///
+    /// # Safety
+    /// Each row must be writable for `columns` vectors of `lanes` elements, and nothing else may access
+    /// them for `'a`.
+    pub unsafe fn at(rows: Rows<T>, size: (usize, usize), lanes: usize) -> Self {
+        let column = (lanes * size_of::<T>()) as isize;
+        Results { rows, column, size, memory: PhantomData }
+    }
 }
 
 impl<T: Tiled> Contraction<'_, T> {
@@ -142,11 +171,10 @@ impl<T: Tiled> Contraction<'_, T> {
         assert!(totals.len() >= rows * totals_row, "room for the totals");
         let mut list = [Column::default(); MAX_COLUMNS];
         let mut out = None;
-        if let Some(Results { sums, row, column }) = results {
-            let last = (rows - 1) * row + (columns.len() - 1) * column;
-            assert!(sums.len() >= last + lanes, "room for the results");
-            out = Some(Rows { first: sums.as_mut_ptr(), row: (row * size) as isize });
-            list.iter_mut().enumerate().for_each(|(v, c)| c.to = (v * column * size) as isize);
+        if let Some(results) = results {
+            assert!(rows <= results.size.0 && columns.len() <= results.size.1);
+            out = Some(results.rows);
+            list.iter_mut().zip(0..).for_each(|(column, v)| column.to = v * results.column);
         }
         list.iter_mut().zip(columns).for_each(|(column, &from)| column.from = from);
         let low = *columns.iter().min().expect("a tile has columns");
@@ -173,7 +201,7 @@ impl<T: Tiled> Contraction<'_, T> {
         };
         // SAFETY: the table is only reached through `kernels_of`, which checked the CPU; both `at`
         // above checked every address that the chain reaches; totals and results were just seen to
-        // have room for each row, and are borrowed for this alone; there is no bias.
+        // have room for each row, and are this call's alone; there is no bias.
         unsafe { kernel(&tile) }
     }
 
