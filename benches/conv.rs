@@ -14,8 +14,8 @@ use faltung::parallel::Team;
 use faltung::plan::Asked;
 use faltung::slab::{Block, Layout};
 use faltung::tile::{
-    ALL_ROWS, Bias, Column, Contraction, Ending, Finish, Rows, Segment, Step, Strip, Sum, Tiled,
-    available, kernels, kernels_of,
+    ALL_ROWS, Bias, Column, Contraction, Ending, Finish, Next, Rows, Segment, Step, Strip, Sum,
+    Tiled, available, kernels, kernels_of,
 };
 use faltung::view::Memory;
 use serde_json::Value;
@@ -65,7 +65,7 @@ fn tiles_of<T: Tiled>(criterion: &mut Criterion) {
                 columns: &columns,
                 from: (0, (width - kernels.lanes) as isize),
                 vectors: columns.len(),
-                streams: false,
+                next: Next::Nothing,
                 totals: totals.as_mut_ptr(),
             };
             let row = (width * size_of::<T>()) as isize;

@@ -30,6 +30,7 @@ LAYERS = {
     "image": case((2, 30, 57, 59), (33, 30, 3, 3), padding=1, activation="relu"),
     "long rows": case((1, 3, 9, 700), (5, 3, 3, 3), padding=(1, 2), padding_mode="reflect"),
     "many channels": case((1, 300, 14, 13), (70, 300, 3, 3), padding=1),
+    "many of both": case((1, 160, 14, 15), (128, 160, 3, 3), padding=1, activation="relu"),
     "many outputs": case((1, 5, 30, 31), (150, 5, 3, 3)),
     "small images": case((19, 20, 5, 7), (24, 20, 3, 3), padding=1),
     "groups": case((2, 24, 20, 21), (60, 8, 3, 3), groups=3, padding=1),
@@ -124,6 +125,13 @@ def test_forms():
     two, four = "F(2,3)", "F(4,3)"
     assert forms >= {(two,), (four,), (two, two), (four, four), (two, two, two)}
     assert any(len(set(form)) == 2 for form in forms)
+
+
+def test_roles():
+    """Rows are tiles where vectors of output channels are full, or nearly."""
+    by_tiles = {name for name, problem in EXACT.items() if problem.facts()["roles"][0] == "tiles"}
+    assert by_tiles >= {"many of both", "many outputs", "low image"}
+    assert set(EXACT) - by_tiles >= {"image", "many channels", "depthwise"}
 
 
 def test_it_is_another_sum():

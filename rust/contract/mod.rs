@@ -24,8 +24,8 @@ use crate::problem::Problem;
 use crate::slab::Block;
 use crate::store::Target;
 use crate::tile::{
-    Bias, CHAIN, Contraction, Ending, Finish, Kernels, MAX_COLUMNS, STRIP, Strip, Sum, TileShape,
-    Tiled,
+    Bias, CHAIN, Contraction, Ending, Finish, Kernels, MAX_COLUMNS, Next, STRIP, Strip, Sum,
+    TileShape, Tiled,
 };
 use crate::view::{Runs, advance};
 
@@ -515,7 +515,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                             columns,
                             from: span.from,
                             vectors: span.vectors,
-                            streams: few,
+                            next: if few { Next::Rows } else { Next::Nothing },
                             totals: totals.as_mut_ptr(),
                         };
                         let target = work.target(group);

@@ -19,6 +19,17 @@ pub struct Contraction<'a, T> {
     pub sum: &'a Sum,
 }
 
+/// What a strip's tiles of more than [`MOST_RAMP_ROWS`] rows ask for, a cache line a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Next<T> {
+    /// Nothing.
+    Nothing,
+    /// The rows of A behind these: for those that are read once.
+    Rows,
+    /// What lies from here on, which need not be memory.
+    From(*const T),
+}
+
 /// A row of tiles: some rows of A, and vectors of columns that fill whole tiles.
 #[derive(Clone, Copy, Debug)]
 pub struct Strip<'a, T> {
@@ -34,8 +45,8 @@ pub struct Strip<'a, T> {
     pub from: (isize, isize),
     /// Vectors of a tile.
     pub vectors: usize,
-    /// Whether rows of A are read once, the next ones behind these: then they are asked for on the way.
-    pub streams: bool,
+    /// What is asked for on the way.
+    pub next: Next<T>,
     /// Where totals are kept between chains: see [`row_vectors`](Self::row_vectors).
     pub totals: *mut T,
 }
@@ -120,14 +131,17 @@ impl<T: Tiled> Contraction<'_, T> {
         assert!(sum.rows.is_none_or(|rows| rows == strip.rows && rows <= MOST_RAMP_ROWS));
         let (mut a, mut b) = (std::ptr::null(), std::ptr::null());
         let mut segments: &[Segment] = &[];
-        let mut ahead = std::ptr::null();
+        let mut ahead = match strip.next {
+            Next::From(next) => next,
+            _ => std::ptr::null(),
+        };
         if let Some(placed) = sum.chain(chain, strip.rows) {
             let Placed { at, a: (first, last), .. } = placed;
             a = self.a.at(strip.a + at.a, first, last);
             let (first, last) = (strip.from.0 + placed.b.0, strip.from.1 + placed.b.1);
             b = self.b.at(strip.b + at.b, first, last + lanes - 1);
             segments = placed.segments;
-            if strip.streams {
+            if matches!(strip.next, Next::Rows) {
                 let lines: usize = segments.iter().map(|segment| segment.steps.len()).sum();
                 let tiles = strip.columns.len() / strip.vectors;
                 let next = a.wrapping_offset(strip.rows as isize * sum.a_row - at.a);
@@ -226,7 +240,7 @@ impl<T: Tiled> Contraction<'_, T> {
             columns: &list,
             from: (*columns.iter().min().unwrap_or(&0), *columns.iter().max().unwrap_or(&0)),
             vectors: columns.len(),
-            streams: false,
+            next: Next::Nothing,
             totals: totals.as_mut_ptr(),
         };
         let finish = Finish { bias: Bias::None, clip: None };

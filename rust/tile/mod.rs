@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 pub(crate) use scalar::Array;
 pub(crate) use vector::{Level, Vector};
 
-pub use contraction::{Contraction, Ending, MAX_COLUMNS, Results, Strip};
+pub use contraction::{Contraction, Ending, MAX_COLUMNS, Next, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use shape::{NOMINAL, Registers, TileShape};
 pub use slide::{

@@ -59,6 +59,30 @@ pub struct Synthesis<'a, T> {
     pub clip: Option<(T, T)>,
 }
 
+/// The transform of the sums of some neighbouring tiles, a vector of output channels each.
+#[derive(Clone, Copy, Debug)]
+pub struct Across<'a, T> {
+    /// The transform of each axis.
+    pub forms: &'a [Form],
+    /// The first tile's at the first point.
+    pub from: *const T,
+    /// Elements between points.
+    pub pitch: usize,
+    /// Elements between tiles.
+    pub step: usize,
+    /// How many tiles.
+    pub tiles: usize,
+    /// A plane of vectors for each output of a tile, or for each row of them if they are `dealt`: then those of
+    /// a tile follow one another.
+    pub to: *mut T,
+    /// Elements between planes.
+    pub plane: usize,
+    /// Added to the outputs: a vector.
+    pub bias: Option<*const T>,
+    /// Bounds to keep between.
+    pub clip: Option<(T, T)>,
+}
+
 /// The transform of the weights of a vector of output channels, for some input channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Lift<'a, T> {
@@ -100,6 +124,13 @@ pub struct Engine<T> {
     /// A vector must be readable at each place of each point, and as many as a tile has outputs along the
     /// last axis writable at each place of each plane: at its multiple of that, if they are dealt.
     pub synthesise: [unsafe fn(&Synthesis<'_, T>) -> bool; 2],
+    /// The transform of sums of neighbouring output channels, with outputs apart, or dealt. Whether all results
+    /// are finite, before bias and bounds.
+    ///
+    /// # Safety
+    /// A vector must be readable for each tile at each point, and one writable for each of its outputs; and one
+    /// readable at the bias.
+    pub across: [unsafe fn(&Across<'_, T>) -> bool; 2],
     /// The transform of weights. Whether all that comes of them is finite.
     ///
     /// # Safety
@@ -342,12 +373,16 @@ struct Results<V: Vector, const DEALT: bool> {
     odd: V,
 }
 
-impl<V: Deal, const DEALT: bool> Sink<V> for Results<V, DEALT> {
+impl<V: Deal, const DEALT: bool> Results<V, DEALT> {
+    /// Looks at some outputs, and adds the bias and keeps the bounds.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
     #[inline(always)]
-    unsafe fn take(&mut self, at: usize, _: usize, line: &mut [V]) {
-        // SAFETY: the caller vouches for the instructions and every vector.
-        unsafe {
-            for output in line.iter_mut() {
+    unsafe fn touch(&mut self, line: &mut [V]) {
+        for output in line {
+            // SAFETY: the caller vouches for the instructions.
+            unsafe {
                 self.odd = output.mul_add(V::zero(), self.odd);
                 if let Some(bias) = self.bias {
                     *output = output.add(bias);
@@ -356,6 +391,16 @@ impl<V: Deal, const DEALT: bool> Sink<V> for Results<V, DEALT> {
                     *output = output.clip(low, high);
                 }
             }
+        }
+    }
+}
+
+impl<V: Deal, const DEALT: bool> Sink<V> for Results<V, DEALT> {
+    #[inline(always)]
+    unsafe fn take(&mut self, at: usize, _: usize, line: &mut [V]) {
+        // SAFETY: the caller vouches for the instructions and every vector.
+        unsafe {
+            self.touch(line);
             if DEALT {
                 take_up(line, self.first.add(at / line.len() * self.plane));
             } else {
@@ -394,6 +439,53 @@ unsafe fn synthesise<V: Deal, const DEALT: bool>(s: &Synthesis<'_, V::Element>) 
             transform(Matrix::Output, s.forms, &from, &mut to);
         }
         finite(to.odd)
+    }
+}
+
+/// Results of a tile, a vector of output channels each.
+struct Vectors<V: Vector, const DEALT: bool> {
+    results: Results<V, false>,
+}
+
+impl<V: Deal, const DEALT: bool> Sink<V> for Vectors<V, DEALT> {
+    #[inline(always)]
+    unsafe fn take(&mut self, at: usize, _: usize, line: &mut [V]) {
+        let Results { first, plane, .. } = self.results;
+        // SAFETY: the caller vouches for the instructions and every vector.
+        unsafe {
+            self.results.touch(line);
+            let (plane, behind, apart) =
+                if DEALT { (plane, at / line.len(), V::LANES) } else { (plane, at, plane) };
+            for (i, output) in line.iter().enumerate() {
+                output.store(first.add(behind * plane + i * apart));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn across<V: Deal, const DEALT: bool>(a: &Across<'_, V::Element>) -> bool {
+    // SAFETY: the caller vouches for the instructions and every vector.
+    unsafe {
+        let mut results =
+            Results { first: a.to, plane: a.plane, bias: None, clip: None, odd: V::zero() };
+        if let Some(bias) = a.bias {
+            results.bias = Some(V::load(bias));
+        }
+        if let Some((low, high)) = a.clip {
+            results.clip = Some((V::set(low), V::set(high)));
+        }
+        let mut to = Vectors::<V, DEALT> { results };
+        let outputs = match a.forms.last() {
+            Some(form) if DEALT => form.outputs(),
+            _ => 1,
+        };
+        for tile in 0..a.tiles {
+            let from = Planes { first: a.from.add(tile * a.step).cast_mut(), pitch: a.pitch };
+            to.results.first = a.to.add(tile * outputs * V::LANES);
+            transform(Matrix::Output, a.forms, &from, &mut to);
+        }
+        finite(to.results.odd)
     }
 }
 
@@ -535,6 +627,11 @@ macro_rules! engines {
             unsafe { super::super::synthesise::<$vector, DEALT>(s) }
         }
         $($features)*
+        unsafe fn across<const DEALT: bool>(a: &Across<'_, E>) -> bool {
+            // SAFETY: as above.
+            unsafe { super::super::across::<$vector, DEALT>(a) }
+        }
+        $($features)*
         unsafe fn lift(l: &Lift<'_, E>) -> bool {
             // SAFETY: as above.
             unsafe { super::super::lift::<$vector>(l) }
@@ -548,6 +645,7 @@ macro_rules! engines {
             lanes: <$vector as $crate::tile::Vector>::LANES,
             analyse,
             synthesise: [synthesise::<false>, synthesise::<true>],
+            across: [across::<false>, across::<true>],
             lift,
             deal,
         };

@@ -23,22 +23,74 @@ const SERIAL_VALUES: usize = 1 << 17;
 /// Channels whose weights are turned at a time: with all their taps they stay in the first-level cache, mostly.
 const TURNED: usize = 32;
 
-/// Transformed weights: for each point, panels of as many output channels as a product's tile has rows, each
-/// of which is read from its first element to its last: `[tap][channel][row]`, of the taps that are left.
+/// Vectors of a tile of products.
+const PAIR: usize = 2;
+
+/// Where transformed weights are: for each point, panels of as many output channels as a product's tile has,
+/// each of which is read from its first element to its last: `[tap][channel][output]`, of the taps that are left.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Those of a group.
+    pub panels: Panels,
+    /// Elements between panels: none, where there is room for one at a time.
+    panel: usize,
+    /// Elements of a panel at a point.
+    len: usize,
+    steps: Steps,
+}
+
+impl Layout {
+    /// Of all panels of a convolution.
+    pub fn new<T: Tiled>(geometry: &Geometry, tiling: &Tiling, kernels: &Kernels<T>) -> Self {
+        let (channels, taps) = (geometry.channels, tiling.taps());
+        let panels = Panels::new(kernels, geometry.outputs, taps);
+        let (width, line) = (panels.width, LINE / size_of::<T>());
+        let odd_lines = |n: usize| (n.div_ceil(line) | 1).saturating_mul(line);
+        // A vector may reach beyond its rows: over the next channel's, which come later, or over nothing.
+        let tap = channels.saturating_mul(width).saturating_add(kernels.lanes);
+        let len = odd_lines(tap.saturating_mul(taps));
+        let point = odd_lines(len.saturating_mul(panels.count).saturating_mul(geometry.groups));
+        Layout { panels, panel: len, len, steps: Steps { channel: width, tap, point } }
+    }
+
+    /// Of one panel at a time.
+    pub fn of_one(self) -> Self {
+        Layout { panel: 0, steps: Steps { point: self.len, ..self.steps }, ..self }
+    }
+
+    /// Elements of all weights at so many points.
+    pub fn size(&self, points: usize) -> usize {
+        self.steps.point.saturating_mul(points)
+    }
+
+    /// The first element of a panel of a group at a point.
+    pub fn at(&self, point: usize, group: usize, panel: usize) -> isize {
+        (point * self.steps.point + (group * self.panels.count + panel) * self.panel) as isize
+    }
+
+    /// Elements of some channels of a panel at a point.
+    pub fn channels(&self, channels: usize) -> usize {
+        channels * self.steps.channel
+    }
+
+    /// Where the taps that are left lie in a panel.
+    pub fn taps(&self, kernel: &[usize]) -> Taps {
+        let strides = contiguous(kernel, self.steps.tap);
+        let axis = |(&n, stride): (&usize, isize)| (0..n as isize).map(|i| i * stride).collect();
+        Taps {
+            channel: self.steps.channel as isize,
+            axes: kernel.iter().zip(strides).map(axis).collect(),
+        }
+    }
+}
+
+/// Transformed weights.
 #[derive(Debug)]
 pub struct Filters<T> {
     values: Workspace,
     /// How each axis is transformed, if it is.
     forms: Vec<Option<Form>>,
-    /// The tiles of products that they are for.
-    shape: TileShape,
-    /// Output channels of a group.
-    outputs: usize,
-    /// Panels of a group.
-    panels: usize,
-    /// Elements between panels.
-    panel: usize,
-    steps: Steps,
+    layout: Layout,
     /// Whether some are not finite.
     odd: bool,
     element: PhantomData<T>,
@@ -52,33 +104,67 @@ struct Steps {
     point: usize,
 }
 
-/// The tiles of products with so many output channels, and how many panels of weights they take.
-pub fn tiles<T: Tiled>(kernels: &Kernels<T>, outputs: usize) -> (TileShape, usize) {
-    // Not more columns than two, so that few vectors are left over.
-    let (shape, _) = kernels.choose(outputs, &[2], (kernels.lanes, true));
-    (shape, outputs.div_ceil(shape.rows))
+/// What the rows of a product's tiles are. The vectors are the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Output channels.
+    Outputs,
+    /// Tiles of the image, any number of them: 7 x 7 would fill 3.06 vectors of 16. A vector of weights that
+    /// came from far away is used for all of them.
+    Tiles,
 }
 
-/// How far things lie apart, and the elements of a panel.
-fn steps<T>(
-    (channels, taps): (usize, usize),
-    (outputs, panels): (usize, usize),
-    (lanes, groups): (usize, usize),
-) -> (Steps, usize) {
-    let (rows, line) = (outputs.div_ceil(panels), LINE / size_of::<T>());
-    // A vector reaches beyond its rows: over the next channel's, which come later, or over nothing.
-    let tap = channels.saturating_mul(rows).saturating_add(lanes);
-    let panel = (tap.saturating_mul(taps).div_ceil(line) | 1).saturating_mul(line);
-    let point = panel.saturating_mul(panels).saturating_mul(groups);
-    (Steps { channel: rows, tap, point }, panel)
+impl Role {
+    /// With so many output channels, in vectors of so many, and taps that are left.
+    pub fn new(outputs: usize, lanes: usize, taps: usize) -> Self {
+        // Taps that are left shift vectors of tiles. Else vectors of output channels are taken where nearly all of
+        // their lanes are.
+        let filled = outputs.next_multiple_of(lanes) * 7 <= outputs * 8;
+        if taps == 1 && outputs > lanes && filled { Role::Tiles } else { Role::Outputs }
+    }
 }
 
-/// Bytes that the transformed weights of a convolution take.
-pub fn bytes<T: Tiled>(geometry: &Geometry, tiling: &Tiling, kernels: &Kernels<T>) -> usize {
-    let (_, panels) = tiles(kernels, geometry.outputs);
-    let sums = (geometry.channels, tiling.taps());
-    let (steps, _) = steps::<T>(sums, (geometry.outputs, panels), (kernels.lanes, geometry.groups));
-    steps.point.saturating_mul(tiling.points()).saturating_mul(size_of::<T>())
+/// How the output channels of a group are cut into panels of weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Panels {
+    pub role: Role,
+    /// The tiles of products.
+    pub shape: TileShape,
+    /// How many panels.
+    pub count: usize,
+    /// Output channels of one at most.
+    pub width: usize,
+    outputs: usize,
+}
+
+impl Panels {
+    /// For so many output channels, and taps that are left.
+    pub fn new<T: Tiled>(kernels: &Kernels<T>, outputs: usize, taps: usize) -> Self {
+        let lanes = kernels.lanes;
+        if Role::new(outputs, lanes, taps) == Role::Tiles {
+            let shape = TileShape { rows: kernels.registers().most_rows(PAIR), columns: PAIR };
+            let width = PAIR * lanes;
+            return Panels {
+                role: Role::Tiles,
+                shape,
+                count: outputs.div_ceil(width),
+                width,
+                outputs,
+            };
+        }
+        // Not more columns than two, so that few vectors are left over.
+        let (shape, _) = kernels.choose(outputs, &[PAIR], (lanes, true));
+        let count = outputs.div_ceil(shape.rows);
+        Panels { role: Role::Outputs, shape, count, width: outputs.div_ceil(count), outputs }
+    }
+
+    /// The output channels of a group that a panel has.
+    pub fn outputs(&self, panel: usize) -> Range<usize> {
+        match self.role {
+            Role::Outputs => even_part(&(0..self.outputs), self.count, panel),
+            Role::Tiles => panel * self.width..self.outputs.min((panel + 1) * self.width),
+        }
+    }
 }
 
 impl<T: Tiled> Filters<T> {
@@ -90,13 +176,14 @@ impl<T: Tiled> Filters<T> {
         team: &Team<'_>,
     ) -> Result<Self, Stopped> {
         let geometry = problem.geometry;
-        let (channels, outputs, lanes) = (geometry.channels, geometry.outputs, engine.lanes);
-        let (points, taps) = (tiling.points(), tiling.taps());
-        let (shape, panels) = tiles(kernels, outputs);
-        let (steps, panel) =
-            steps::<T>((channels, taps), (outputs, panels), (lanes, geometry.groups));
-        let len = steps.point.saturating_mul(points);
-        let (all, point) = (geometry.groups * panels, steps.point);
+        let lanes = engine.lanes;
+        let points = tiling.points();
+        let layout = Layout::new(geometry, tiling, kernels);
+        let Layout { panels, len: panel, steps, .. } = layout;
+        let len = layout.size(points);
+        // A vector of output channels at a time.
+        let vectors = panels.width.div_ceil(lanes);
+        let (all, point) = (geometry.groups * panels.count * vectors, steps.point);
         let mut values = Workspace::new::<T>("the transformed weights", len)?;
         let stager = Stager::new(problem, tiling, (kernels, engine))?;
         let odd = AtomicBool::new(false);
@@ -108,13 +195,17 @@ impl<T: Tiled> Filters<T> {
             with_scratch(stager.scratch(), |scratch: &mut [T]| {
                 scratch.fill(T::default());
                 while let Some(item) = turn.next() {
-                    let part = even_part(&(0..outputs), panels, item % panels);
-                    let first = item / panels * outputs;
-                    let outputs = first + part.start..first + part.end;
+                    let (item, vector) = (item / vectors, item % vectors * lanes);
+                    let part = (item / panels.count, item % panels.count);
+                    let outputs = stager.outputs(&panels, part, vector);
+                    if outputs.is_empty() {
+                        continue;
+                    }
                     let to = to.at(bytes(item * panel), 0, bytes((points - 1) * point + panel));
-                    // SAFETY: `at` checked that this panel, which no other thread has, lies among the
-                    // values at each point.
-                    let finite = unsafe { stager.put(turn, outputs, scratch, (to, steps)) };
+                    let to = (to.wrapping_add(vector), steps);
+                    // SAFETY: `at` checked that this panel, these output channels of which no other thread
+                    // has, lies among the values at each point.
+                    let finite = unsafe { stager.put(turn, outputs, scratch, to) };
                     if !finite {
                         odd.store(true, Ordering::Relaxed);
                     }
@@ -124,11 +215,7 @@ impl<T: Tiled> Filters<T> {
         Ok(Filters {
             values,
             forms: tiling.sides.iter().map(|side| side.form).collect(),
-            shape,
-            outputs,
-            panels,
-            panel,
-            steps,
+            layout,
             odd: odd.into_inner(),
             element: PhantomData,
         })
@@ -154,39 +241,14 @@ impl<T: Tiled> Filters<T> {
         Memory::of(self.values.elements())
     }
 
-    /// The tiles of products that they are for.
-    pub fn shape(&self) -> TileShape {
-        self.shape
-    }
-
-    /// Panels of a group.
-    pub fn panels(&self) -> usize {
-        self.panels
-    }
-
-    /// The output channels of a group that a panel has.
-    pub fn rows(&self, panel: usize) -> Range<usize> {
-        even_part(&(0..self.outputs), self.panels, panel)
-    }
-
-    /// The first element of a panel of a group at a point.
-    pub fn at(&self, point: usize, group: usize, panel: usize) -> isize {
-        (point * self.steps.point + (group * self.panels + panel) * self.panel) as isize
-    }
-
-    /// Where the taps that are left lie in a panel.
-    pub fn taps(&self, kernel: &[usize]) -> Taps {
-        let strides = contiguous(kernel, self.steps.tap);
-        let axis = |(&n, stride): (&usize, isize)| (0..n as isize).map(|i| i * stride).collect();
-        Taps {
-            channel: self.steps.channel as isize,
-            axes: kernel.iter().zip(strides).map(axis).collect(),
-        }
+    /// Where they are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 }
 
 /// Turns weights, so that a vector holds a tap of neighbouring output channels, and transforms them.
-struct Stager<'a, T: Tiled> {
+pub struct Stager<'a, T: Tiled> {
     problem: &'a Problem<'a, T>,
     kernels: &'a Kernels<T>,
     engine: &'a Engine<T>,
@@ -202,7 +264,7 @@ struct Stager<'a, T: Tiled> {
 }
 
 impl<'a, T: Tiled> Stager<'a, T> {
-    fn new(
+    pub fn new(
         problem: &'a Problem<'a, T>,
         tiling: &Tiling,
         (kernels, engine): (&'a Kernels<T>, &'a Engine<T>),
@@ -224,9 +286,38 @@ impl<'a, T: Tiled> Stager<'a, T> {
     }
 
     /// Elements of scratch that it needs.
-    fn scratch(&self) -> usize {
-        let channels = TURNED.min(self.problem.geometry.channels);
-        channels * self.problem.geometry.kernel_taps() * self.engine.lanes
+    pub fn scratch(&self) -> usize {
+        scratch(self.problem.geometry, self.engine.lanes)
+    }
+
+    /// The vector of output channels of a panel of a group, or what there is of it, from one of them on.
+    fn outputs(&self, panels: &Panels, (group, panel): (usize, usize), at: usize) -> Range<usize> {
+        let Range { start, end } = panels.outputs(panel);
+        let first = group * self.problem.geometry.outputs;
+        let of = |output: usize| first + output.min(end);
+        of(start + at)..of(start + at + self.engine.lanes)
+    }
+
+    /// Writes a panel of a group at all points to `to`, as [`of_one`](Layout::of_one) has it. Whether its
+    /// weights are finite. Scratch that vectors which are not full leave as it is must be finite.
+    pub fn put_panel(
+        &self,
+        turn: &Turn<'_>,
+        part: (usize, usize),
+        scratch: &mut [T],
+        (to, layout, points): (&mut [T], &Layout, usize),
+    ) -> bool {
+        assert!(layout.panel == 0 && to.len() >= layout.size(points));
+        let mut finite = true;
+        for vector in (0..layout.panels.width).step_by(self.engine.lanes) {
+            let outputs = self.outputs(&layout.panels, part, vector);
+            if !outputs.is_empty() {
+                let to = (to[vector..].as_mut_ptr(), layout.steps);
+                // SAFETY: a panel at each point has room for its vectors, and `to` for all, as just asserted.
+                finite &= unsafe { self.put(turn, outputs, scratch, to) };
+            }
+        }
+        finite
     }
 
     /// Writes the weights of some neighbouring output channels at all points, from `to` on. Whether they
@@ -295,6 +386,11 @@ impl<'a, T: Tiled> Stager<'a, T> {
         }
         finite
     }
+}
+
+/// Elements of scratch that a [`Stager`] needs.
+pub fn scratch(geometry: &Geometry, lanes: usize) -> usize {
+    TURNED.min(geometry.channels) * geometry.kernel_taps() * lanes
 }
 
 /// For each tap that is left, where those that are transformed lie among the taps of a channel, `width`

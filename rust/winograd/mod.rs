@@ -35,8 +35,9 @@ use crate::prepared::once;
 use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
+use filters::{Layout, Panels, Role, Stager};
 use form::Form;
-use nest::{Frame, Nest};
+use nest::{Frame, Nest, Weights};
 use tiling::{Side, is_able};
 
 /// Work below which a call stays on its caller's thread, in products.
@@ -95,19 +96,24 @@ pub fn describe<T: Tiled>(
         return Ok(Description::default());
     };
     let frame = Frame::new(problem, &tiling, kernels, threads)?;
-    let scratch = frame.scratch(&tiling).saturating_mul(size_of::<T>());
-    let filters = filters::bytes(geometry, &tiling, kernels);
+    let layout = Layout::new(geometry, &tiling, kernels);
+    let filters = if frame.weights { 0 } else { layout.size(tiling.points()) };
+    let workspace = frame.scratch(&tiling, threads).saturating_add(filters);
     let left: Vec<usize> = tiling.sides.iter().map(Side::taps).collect();
     let roundings = operand::roundings(&left, geometry.channels, nest::CHAIN);
-    let (shape, _) = filters::tiles(kernels, geometry.outputs);
+    let Panels { role, shape, .. } = layout.panels;
+    let (channels, tiles) = ("output channels", "tiles");
     Ok(Description {
         flops: 2.0 * tiling.products(geometry),
-        workspace: filters.saturating_add(threads.saturating_mul(scratch)),
+        workspace: workspace.saturating_mul(size_of::<T>()),
         roundings: Some(roundings + tiling.roundings()),
         growth: Some(tiling.growth()),
         forms: tiling.sides[1..].iter().map(|side| side.form.map(Form::name)).collect(),
         tile: Some((shape.rows, shape.columns * kernels.lanes)),
-        roles: Some(("output channels", "tiles")),
+        roles: Some(match role {
+            Role::Outputs => (channels, tiles),
+            Role::Tiles => (tiles, channels),
+        }),
         block: frame.block(&tiling),
         ..Description::default()
     })
@@ -127,17 +133,27 @@ pub fn convolve<T: Tiled>(
     let serial = tiling.products(geometry) < SERIAL;
     let team = &Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
     let engine = engine::<T>(kernels.isa);
+    let frame = Frame::new(problem, &tiling, kernels, team.threads)?;
     let own = OnceLock::new();
-    let make = || Filters::new(problem, &tiling, (kernels, engine), team);
-    let mut filters = once(&problem.prepared.filters, make)?;
-    if !filters.is_of(&tiling) {
-        // A plan's, of an input whose shape has other axes transformed.
-        filters = once(&own, make)?;
-    }
-    if filters.odd() {
+    let weights = if frame.weights {
+        Weights::Staged(Stager::new(problem, &tiling, (kernels, engine))?)
+    } else {
+        let make = || Filters::new(problem, &tiling, (kernels, engine), team);
+        let mut filters = once(&problem.prepared.filters, make)?;
+        if !filters.is_of(&tiling) {
+            // A plan's, of an input whose shape has other axes transformed.
+            filters = once(&own, make)?;
+        }
+        if filters.odd() {
+            return contract::direct(problem, kernels, team);
+        }
+        Weights::Kept(filters)
+    };
+    let mut space = frame.space::<T>()?;
+    let nest = Nest::new(problem, &tiling, weights, (kernels, engine), (frame, &mut space))?;
+    team.share(nest.items(), |turn| nest.work(turn))?;
+    if nest.odd_weights() {
         return contract::direct(problem, kernels, team);
     }
-    let nest = Nest::new(problem, &tiling, filters, (kernels, engine), team.threads)?;
-    team.share(nest.items(), |turn| nest.work(turn))?;
     nest.finish(team)
 }

@@ -2,25 +2,32 @@
 //!
 //! One point at a time against all output channels of a part, so that its values of the input stay in the
 //! first-level cache while the weights go by; all points for a few channels at a time lost a third.
+//!
+//! Where there are fewer blocks than threads could share, threads transform the input of all blocks together
+//! and then take parts of the output channels; else each takes whole blocks.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::contract::wanted_items;
 use crate::cover::Span;
 use crate::error::Error;
-use crate::memory::{LINE, with_scratch};
+use crate::memory::{LINE, Workspace, with_scratch};
 use crate::operand::{Forward, Taps};
 use crate::parallel::{Turn, even_part, even_parts};
 use crate::problem::Problem;
-use crate::tile::{Bias, Contraction, Ending, Finish, Kernels, Rows, Strip, Sum, Tiled};
-use crate::view::Memory;
+use crate::tile::{
+    Bias, Column, Contraction, Ending, Finish, Kernels, Next, Rows, Strip, Sum, Tiled,
+};
+use crate::view::{Memory, ViewMut};
 
-use super::engine::{Analysis, Engine, Synthesis};
-use super::filters::{self, Filters};
+use super::engine::{Across, Analysis, Engine, Synthesis};
+use super::filters::{self, Filters, Layout, Panels, Role, Stager};
 use super::form::Form;
 use super::odd::{self, Spot};
-use super::region::{Cuts, Plane, Region, Shape};
+use super::region::{Cuts, Plane, Region, Row, Shape, WEIGHTS_BYTES};
 use super::tiling::Tiling;
 
 /// Channels that are summed in one chain of fused multiply-adds, with the taps that are left. Shorter than
@@ -38,8 +45,36 @@ const CACHED_BYTES: usize = 3 << 19;
 /// Vectors of a strip: with a chain of channels they fill half of the first-level cache.
 const STRIP: usize = 6;
 
-/// Panels of weights that a part of the output channels has at least.
+/// Panels of weights that a part of the output channels has at least, where vectors are of tiles: these are read
+/// from the second-level cache once a part.
 const FEWEST_PANELS: usize = 2;
+
+/// Bytes of values and a panel of weights up to which one thread transforms weights a panel at a time: the
+/// second-level cache. (512 to 512 channels of 14 x 14, beyond it: 5.5 ms, and 5.1 with all of them first; 256 to
+/// 256: 1.32 and 1.38. Two threads would read from each other's caches: 3.3 and 4.1, 0.86 and 1.08; Sapphire
+/// Rapids.)
+const STAGED_WEIGHTS_BYTES: usize = 2 << 20;
+
+/// Bytes of planes that are staged before the first of them is transformed, and the most planes: vectors that
+/// are read as soon as parts of them were stored wait until these stores are done. Larger planes are left long
+/// enough by themselves. (With 16 KiB, 64 to 64 channels of 56 x 56 took 1.20 ms instead of 1.15; Sapphire
+/// Rapids.)
+const STAGED_BYTES: usize = 8 << 10;
+const MOST_STAGED: usize = 8;
+
+/// Most elements of a vector.
+const MOST_LANES: usize = 16;
+
+/// How long a thread spins for what others transform before it lets other processes have its core.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Transformed weights.
+pub enum Weights<'a, T: Tiled> {
+    /// All of them.
+    Kept(&'a Filters<T>),
+    /// A panel at a time, as it is wanted.
+    Staged(Stager<'a, T>),
+}
 
 /// What all threads share.
 pub struct Nest<'a, T: Tiled> {
@@ -48,7 +83,8 @@ pub struct Nest<'a, T: Tiled> {
     tiling: &'a Tiling,
     /// Its transforms.
     forms: Vec<Form>,
-    filters: &'a Filters<T>,
+    weights: Weights<'a, T>,
+    layout: Layout,
     engine: &'a Engine<T>,
     cuts: Cuts,
     plane: Plane,
@@ -57,34 +93,46 @@ pub struct Nest<'a, T: Tiled> {
     parts: usize,
     /// What a thread needs for the largest block.
     sizes: Sizes,
+    /// Where threads put values of the input together: of each block of each group, what is ready of it.
+    values: Option<(ViewMut<'a, T>, Vec<Ready>)>,
     /// What is not finite.
     pub odd: Mutex<Vec<Spot>>,
+    /// Whether weights are not.
+    odd_weights: AtomicBool,
 }
 
 /// Elements of a thread's scratch memory.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
-    /// A staged plane, and the same dealt.
+    /// A staged plane, how many of them are staged at a time, and whether they are dealt.
     staged: usize,
-    dealt: usize,
-    /// Results of some output channels.
+    planes: usize,
+    dealt: bool,
+    /// Results of some output channels: of an output channel, or, where vectors are of these, of a row of
+    /// tiles, and the same turned.
     results: usize,
     /// Values of the input at all points: between channels, and between points.
     value: usize,
     values: usize,
-    /// Sums of a part of the output channels: between channels, and between points.
+    /// Sums of a part of the output channels: between channels, or panels of them where these are vectors, and
+    /// between points.
     row: usize,
     sums: usize,
     /// Panels of a part at most.
     panels: usize,
     totals: usize,
+    /// A panel of weights at all points, and what it is made with; or none.
+    weights: usize,
+    turned: usize,
 }
 
 impl Sizes {
-    /// All of them at so many points: of each part of a [`Desk`].
-    fn parts(&self, points: usize) -> [usize; 6] {
-        let (values, sums) = (self.values * points, self.sums * points);
-        [self.staged, self.dealt, self.results, values, sums, self.totals]
+    /// All of them at so many points: of each part of a [`Desk`]. Values may be shared.
+    fn parts(&self, (points, shared): (usize, bool)) -> [usize; 8] {
+        let (values, sums) = (if shared { 0 } else { self.values * points }, self.sums * points);
+        let staged = self.staged * self.planes;
+        let dealt = if self.dealt { staged } else { 0 };
+        [staged, dealt, self.results, values, sums, self.totals, self.weights, self.turned]
     }
 }
 
@@ -94,6 +142,57 @@ pub struct Frame {
     plane: Plane,
     parts: usize,
     sizes: Sizes,
+    /// Whether weights are transformed a panel at a time, where it is wanted: where each is wanted once. Beside
+    /// values and sums a panel stays in the second-level cache, which all of them would not.
+    pub weights: bool,
+    /// Elements of the values of the input of a block, where all threads share them; and such blocks.
+    shared: Option<(usize, usize)>,
+}
+
+/// How much of the values of a block are there.
+#[derive(Debug, Default)]
+struct Ready {
+    parts: AtomicUsize,
+    /// Whether one will never be.
+    broken: AtomicBool,
+}
+
+/// A part of values on its way. Whoever waits for it must hear of it if its thread panics.
+struct Pledge<'a>(&'a Ready, bool);
+
+impl Pledge<'_> {
+    /// The part is there.
+    fn keep(mut self) {
+        self.0.parts.fetch_add(1, Ordering::Release);
+        self.1 = true;
+    }
+}
+
+impl Drop for Pledge<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.broken.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Ready {
+    /// Waits for so many parts, all of which threads have taken. Whether they are there: or else the call was
+    /// stopped.
+    fn wait(&self, parts: usize, turn: &Turn<'_>) -> bool {
+        let begin = Instant::now();
+        while self.parts.load(Ordering::Acquire) < parts {
+            if self.broken.load(Ordering::Relaxed) || !turn.goes_on(1) {
+                return false;
+            }
+            if begin.elapsed() < SPIN {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        true
+    }
 }
 
 impl Frame {
@@ -108,42 +207,84 @@ impl Frame {
         let wanted = wanted_items(threads);
         let cuts = Cuts::new(tiling, geometry, size_of::<T>(), wanted.div_ceil(geometry.groups));
         let largest = cuts.region(tiling, 0);
-        let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), kernels.lanes))?;
+        let lanes = kernels.lanes;
+        let layout = Layout::new(geometry, tiling, kernels);
+        let panels = layout.panels;
+        let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), lanes, panels.role))?;
         let items = cuts.count() * geometry.groups;
-        let (tile, all) = filters::tiles(kernels, geometry.outputs);
-        // Each thread transforms the input of the blocks that it has parts of.
         let parts = if items < 2 * threads { wanted.div_ceil(items) } else { 1 };
-        let parts = parts.min(all.div_ceil(FEWEST_PANELS)).max(1);
+        let fewest = if panels.role == Role::Tiles { 1 } else { FEWEST_PANELS };
+        let parts = parts.min(panels.count.div_ceil(fewest)).max(1);
         let strides = &problem.x.strides()[1..];
-        let shape = plane.shape(tiling, &largest, strides, (problem.store, kernels.lanes))?;
+        let shape = plane.shape(tiling, &largest, strides, (problem.store, lanes))?;
         let line = LINE / size_of::<T>();
         let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
         // A smaller block may round its rows up once more.
-        let value = odd_lines(shape.values + kernels.lanes);
-        let row = odd_lines(shape.sums + kernels.lanes);
-        let panel = tile.rows.min(geometry.outputs);
+        let value = odd_lines(shape.values + lanes);
+        let results = shape.plane * shape.planes;
+        // Sums of a panel, between its rows, and of how many output channels such a row is.
+        let (results, row, each) = match panels.role {
+            Role::Outputs => (results, odd_lines(shape.sums + lanes), 1),
+            Role::Tiles => {
+                let dealt = tiling.dealt().map_or(1, Form::outputs);
+                let results = shape.together * shape.line * dealt * lanes;
+                (2 * results, odd_lines(shape.tiles * panels.width), panels.width)
+            }
+        };
         let values = value * geometry.channels * tiling.points() * size_of::<T>();
         let bytes = if values > CACHED_BYTES { MOST_SUMS_BYTES } else { SUMS_BYTES };
-        let panels = (bytes / size_of::<T>() / (row * tiling.points() * panel))
-            .clamp(FEWEST_PANELS, all.div_ceil(parts).max(FEWEST_PANELS));
-        let rows = (panels * panel).min(geometry.outputs);
+        let of_panel = row * panels.width.div_ceil(each);
+        let most = (bytes / size_of::<T>() / (of_panel * tiling.points()))
+            .clamp(fewest, panels.count.div_ceil(parts).max(fewest));
+        let size = |elements: usize| elements.saturating_mul(size_of::<T>());
+        let panel_bytes = size(layout.of_one().size(tiling.points()));
+        let weights = panels.role == Role::Tiles
+            && cuts.count() == 1
+            && !problem.prepared.kept
+            && !problem.store.accumulate
+            && size(layout.size(tiling.points())) > WEIGHTS_BYTES
+            && (threads > 1 || values.saturating_add(panel_bytes) <= STAGED_WEIGHTS_BYTES);
+        let most = if weights { 1 } else { most };
+        let rows = (most * panels.width).min(geometry.outputs).div_ceil(each);
+        let values = odd_lines(value * geometry.channels);
+        let shared = (parts > 1).then(|| (values.saturating_mul(tiling.points()), items));
+        let plane_bytes = 2 * shape.staged * size_of::<T>();
         let sizes = Sizes {
             staged: shape.staged,
-            dealt: if tiling.dealt().is_some() { shape.staged } else { 0 },
-            results: shape.plane * shape.planes,
+            planes: (STAGED_BYTES / plane_bytes.max(1))
+                .clamp(1, MOST_STAGED.min(geometry.channels)),
+            dealt: tiling.dealt().is_some(),
+            results,
             value,
-            values: value * geometry.channels + line,
+            values,
             row,
-            sums: row * rows + line,
-            panels,
+            sums: odd_lines(row * rows),
+            panels: most,
             totals: kernels.most_totals(),
+            weights: if weights { layout.of_one().size(tiling.points()) } else { 0 },
+            turned: if weights { filters::scratch(geometry, lanes) } else { 0 },
         };
-        Ok(Frame { cuts, plane, parts, sizes })
+        Ok(Frame { cuts, plane, parts, sizes, weights, shared })
     }
 
-    /// Elements of a thread's scratch memory.
-    pub fn scratch(&self, tiling: &Tiling) -> usize {
-        self.sizes.parts(tiling.points()).iter().fold(0, |sum: usize, &n| sum.saturating_add(n))
+    /// Elements of scratch memory that some threads take.
+    pub fn scratch(&self, tiling: &Tiling, threads: usize) -> usize {
+        let one = self.sizes.parts((tiling.points(), self.shared.is_some()));
+        let one = one.iter().fold(0, |sum: usize, &n| sum.saturating_add(n));
+        one.saturating_mul(threads).saturating_add(self.values())
+    }
+
+    /// Elements of the values that threads share.
+    fn values(&self) -> usize {
+        self.shared.map_or(0, |(one, blocks)| one.saturating_mul(blocks))
+    }
+
+    /// Memory for these.
+    pub fn space<T: Tiled>(&self) -> Result<Workspace, Error> {
+        match self.shared {
+            Some(_) => Workspace::new::<T>("the transformed input", self.values()),
+            None => Ok(Workspace::default()),
+        }
     }
 
     /// Outputs of a block on each axis, of each residue.
@@ -160,58 +301,85 @@ struct Desk<'a, T> {
     values: &'a mut [T],
     sums: &'a mut [T],
     totals: &'a mut [T],
+    weights: &'a mut [T],
+    turned: &'a mut [T],
 }
 
 impl<'a, T: Tiled> Nest<'a, T> {
     pub fn new(
         problem: &'a Problem<'a, T>,
         tiling: &'a Tiling,
-        filters: &'a Filters<T>,
+        weights: Weights<'a, T>,
         (kernels, engine): (&'a Kernels<T>, &'a Engine<T>),
-        threads: usize,
+        (frame, space): (Frame, &'a mut Workspace),
     ) -> Result<Self, Error> {
         let geometry = problem.geometry;
-        let frame = Frame::new(problem, tiling, kernels, threads)?;
         let kernel: Vec<usize> = tiling.sides.iter().map(|side| side.taps()).collect();
         let taps = Taps { channel: frame.sizes.value as isize, axes: frame.plane.taps.clone() };
-        let sum = Forward {
-            channels: geometry.channels,
-            kernel: &kernel,
-            a: &filters.taps(&kernel),
-            a_row: 1,
-            b: &taps,
-            ramp: None,
-            chain: CHAIN,
-        }
-        .sum()?;
+        let layout = match &weights {
+            Weights::Kept(filters) => *filters.layout(),
+            Weights::Staged(_) => Layout::new(geometry, tiling, kernels).of_one(),
+        };
+        let filters = layout.taps(&kernel);
+        let (a, b) = match layout.panels.role {
+            Role::Outputs => (&filters, &taps),
+            Role::Tiles => (&taps, &filters),
+        };
+        let (channels, ramp) = (geometry.channels, None);
+        let sum =
+            Forward { channels, kernel: &kernel, a, a_row: 1, b, ramp, chain: CHAIN }.sum()?;
         let odd = Mutex::new(Vec::new());
-        let Frame { cuts, plane, parts, sizes } = frame;
+        let len = frame.values();
+        let Frame { cuts, plane, parts, sizes, shared, .. } = frame;
+        let values = shared.map(|(_, blocks)| {
+            let values = ViewMut::from_slice(&mut space.elements_mut::<T>()[..len], &[len]);
+            (values, (0..blocks).map(|_| Ready::default()).collect())
+        });
         let forms = tiling.forms();
         Ok(Nest {
             problem,
             kernels,
             tiling,
             forms,
-            filters,
+            weights,
+            layout,
             engine,
             cuts,
             plane,
             sum,
             parts,
             sizes,
+            values,
             odd,
+            odd_weights: AtomicBool::new(false),
         })
     }
 
-    /// Items of work: blocks of each group, and parts of its output channels.
+    /// Blocks of each group.
+    fn blocks(&self) -> usize {
+        self.problem.geometry.groups * self.cuts.count()
+    }
+
+    /// Whether weights are not finite, which leaves the plain sum.
+    pub fn odd_weights(&self) -> bool {
+        self.odd_weights.load(Ordering::Relaxed)
+    }
+
+    /// Parts of the channels of a block, as they are transformed to values that threads share.
+    fn shares(&self) -> usize {
+        if self.values.is_some() { self.parts.min(self.problem.geometry.channels) } else { 0 }
+    }
+
+    /// Items of work: parts of the input of blocks where these are shared, then blocks of each group and parts
+    /// of its output channels.
     pub fn items(&self) -> usize {
-        self.problem.geometry.groups * self.cuts.count() * self.parts
+        self.blocks() * (self.shares() + self.parts)
     }
 
     /// One thread's part: takes items until there are none.
     pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
         let sizes = self.sizes;
-        let parts = sizes.parts(self.tiling.points());
+        let parts = sizes.parts((self.tiling.points(), self.values.is_some()));
         let all = parts.iter().fold(0usize, |sum, &n| sum.saturating_add(n));
         with_scratch(all, |scratch: &mut [T]| {
             let mut left = scratch;
@@ -220,12 +388,19 @@ impl<'a, T: Tiled> Nest<'a, T> {
                 left = rest;
                 first
             };
-            let [staged, dealt, results, values, sums, totals] = parts.map(&mut next);
-            let mut desk = Desk { staged, dealt, results, values, sums, totals };
+            let [staged, dealt, results, values, sums, totals, weights, turned] =
+                parts.map(&mut next);
+            turned.fill(T::default());
+            let mut desk = Desk { staged, dealt, results, values, sums, totals, weights, turned };
             let (mut region, mut shape) = (Region::default(), Shape::default());
             let mut analysed = None;
+            let first = self.blocks() * self.shares();
             while let Some(item) = turn.next() {
-                let (left, part) = (item / self.parts, item % self.parts);
+                let (parts, at) = match item.checked_sub(first) {
+                    None => (self.shares(), item),
+                    Some(at) => (self.parts, at),
+                };
+                let (left, part) = (at / parts, at % parts);
                 let (group, block) = (left / self.cuts.count(), left % self.cuts.count());
                 let wanted = self.cuts.region(self.tiling, block);
                 if region != wanted {
@@ -237,23 +412,85 @@ impl<'a, T: Tiled> Nest<'a, T> {
                         (self.problem.store, self.kernels.lanes),
                     )?;
                     desk.staged.fill(T::default());
-                    for (r, runs) in shape.fills.iter().enumerate() {
-                        let to = &mut desk.staged[r * shape.residue..];
-                        self.problem.x.read_runs(0, runs, self.problem.padding, to);
+                    for plane in desk.staged.chunks_exact_mut(shape.staged).take(sizes.planes) {
+                        for (r, runs) in shape.fills.iter().enumerate() {
+                            let to = &mut plane[r * shape.residue..];
+                            self.problem.x.read_runs(0, runs, self.problem.padding, to);
+                        }
                     }
                 }
-                if analysed != Some(left) {
-                    if !self.analyse(turn, group, &shape, &mut desk) {
-                        break;
+                let channels = 0..self.problem.geometry.channels;
+                let values = match &self.values {
+                    Some((values, ready)) => {
+                        let ready = &ready[left];
+                        let len = sizes.values * self.tiling.points();
+                        let bytes = (len * size_of::<T>()) as isize;
+                        let to = values.at(left as isize * bytes, 0, bytes);
+                        if item < first {
+                            let pledge = Pledge(ready, false);
+                            let channels = even_part(&channels, parts, part);
+                            // SAFETY: `at` checked that the block's values are there, and no other thread
+                            // has these channels.
+                            if !unsafe {
+                                self.analyse(turn, (group, channels), &shape, &mut desk, to)
+                            } {
+                                break;
+                            }
+                            pledge.keep();
+                            continue;
+                        }
+                        if !ready.wait(self.shares(), turn) {
+                            break;
+                        }
+                        // SAFETY: all of it was written, as was just seen, and will not be again.
+                        Memory::of(unsafe { std::slice::from_raw_parts(to, len) })
                     }
-                    analysed = Some(left);
-                }
-                let panels = even_part(&(0..self.filters.panels()), self.parts, part);
+                    None => {
+                        let to = desk.values.as_mut_ptr();
+                        if analysed != Some(left) {
+                            // SAFETY: the desk has room for the values of a block.
+                            if !unsafe {
+                                self.analyse(turn, (group, channels), &shape, &mut desk, to)
+                            } {
+                                break;
+                            }
+                            analysed = Some(left);
+                        }
+                        // SAFETY: they are the desk's, which nobody writes to as long as they are read.
+                        Memory::of(unsafe { std::slice::from_raw_parts(to, desk.values.len()) })
+                    }
+                };
+                let panels = even_part(&(0..self.layout.panels.count), self.parts, part);
                 for panels in even_parts(panels, sizes.panels) {
-                    if !self.multiply(turn, (group, panels.clone()), &shape, &mut desk) {
+                    let part = (group, panels);
+                    let weights = match &self.weights {
+                        Weights::Kept(filters) => filters.memory(),
+                        Weights::Staged(stager) => {
+                            let of = (group, part.1.start);
+                            let to = (&mut *desk.weights, &self.layout, self.tiling.points());
+                            if !stager.put_panel(turn, of, desk.turned, to) {
+                                self.odd_weights.store(true, Ordering::Relaxed);
+                            }
+                            if self.odd_weights() {
+                                return Ok(());
+                            }
+                            let (first, len) = (desk.weights.as_ptr(), desk.weights.len());
+                            // SAFETY: they are the desk's, which nobody writes to as long as they are read.
+                            Memory::of(unsafe { std::slice::from_raw_parts(first, len) })
+                        }
+                    };
+                    let operands = (&shape, &values, &weights);
+                    let goes_on = match self.layout.panels.role {
+                        Role::Outputs => self.multiply(turn, &part, operands, &mut desk),
+                        Role::Tiles => self.multiply_tiles(turn, &part, operands, &mut desk),
+                    };
+                    if !goes_on {
                         return Ok(());
                     }
-                    self.synthesise(self.outputs(group, &panels), &shape, &mut desk)?;
+                    match self.layout.panels.role {
+                        Role::Outputs => self.synthesise(&part, &shape, &mut desk)?,
+                        Role::Tiles => self.synthesise_across(&part, &shape, &mut desk)?,
+                    }
                 }
             }
             Ok(())
@@ -267,41 +504,55 @@ impl<'a, T: Tiled> Nest<'a, T> {
         (self.problem.store.step() * apart as isize, apart)
     }
 
-    /// Stages the channels of a group, and transforms them to their values at all points.
-    fn analyse(
+    /// Stages some channels of a group, and transforms them to their values at all points.
+    ///
+    /// # Safety
+    /// `to` must be writable for the values of a block, of these channels, and nobody else use them.
+    unsafe fn analyse(
         &self,
         turn: &Turn<'_>,
-        group: usize,
+        (group, channels): (usize, Range<usize>),
         shape: &Shape,
         desk: &mut Desk<'_, T>,
+        to: *mut T,
     ) -> bool {
         let Problem { geometry, x, padding, .. } = self.problem;
-        let staged = &mut desk.staged[..shape.staged];
-        for channel in 0..geometry.channels {
-            let start = (group * geometry.channels + channel) as isize * x.strides()[0];
-            for (r, runs) in shape.reads.iter().enumerate() {
-                x.read_runs(start, runs, *padding, &mut staged[r * shape.residue..]);
+        assert!(shape.values <= self.sizes.value && channels.end <= geometry.channels);
+        let plane = shape.staged;
+        for channels in even_parts(channels, self.sizes.planes) {
+            let planes = plane * channels.len();
+            for (channel, staged) in channels.clone().zip(desk.staged.chunks_exact_mut(plane)) {
+                let start = (group * geometry.channels + channel) as isize * x.strides()[0];
+                for (r, runs) in shape.reads.iter().enumerate() {
+                    x.read_runs(start, runs, *padding, &mut staged[r * shape.residue..]);
+                }
             }
             let from = match self.tiling.dealt() {
                 Some(form) => {
-                    self.engine.deal(form, staged, desk.dealt);
-                    desk.dealt.as_ptr()
+                    let staged = desk.staged[..planes].chunks_exact(plane);
+                    for (staged, dealt) in staged.zip(desk.dealt.chunks_exact_mut(plane)) {
+                        self.engine.deal(form, staged, dealt);
+                    }
+                    &desk.dealt[..planes]
                 }
-                None => staged.as_ptr(),
+                None => &desk.staged[..planes],
             };
-            let analysis = Analysis {
-                forms: &self.forms,
-                from,
-                offsets: &shape.offsets,
-                places: &shape.analysis,
-                to: desk.values[channel * self.sizes.value..].as_mut_ptr(),
-                pitch: self.sizes.values,
-            };
-            assert!(shape.values <= self.sizes.value);
-            // SAFETY: the engine is this CPU's; a shape's planes have room for a vector at each element of
-            // each of its places, and its values for one at each place, in each channel of each point.
-            unsafe { (self.engine.analyse)(&analysis) }
-            if !turn.goes_on(shape.analysis.len() * self.tiling.points()) {
+            for (channel, from) in channels.clone().zip(from.chunks_exact(plane)) {
+                let analysis = Analysis {
+                    forms: &self.forms,
+                    from: from.as_ptr(),
+                    offsets: &shape.offsets,
+                    places: &shape.analysis,
+                    to: to.wrapping_add(channel * self.sizes.value),
+                    pitch: self.sizes.values,
+                };
+                // SAFETY: the engine is this CPU's; a shape's planes have room for a vector at each element
+                // of each of its places, and its values for one at each place, in each channel of each
+                // point, as just asserted.
+                unsafe { (self.engine.analyse)(&analysis) }
+            }
+            let work = shape.analysis.len() * self.tiling.points();
+            if !turn.goes_on(work * channels.len()) {
                 return false;
             }
         }
@@ -309,29 +560,30 @@ impl<'a, T: Tiled> Nest<'a, T> {
     }
 
     /// The output channels of some panels of a group.
-    fn outputs(&self, group: usize, panels: &Range<usize>) -> Range<usize> {
+    fn outputs(&self, (group, panels): &(usize, Range<usize>)) -> Range<usize> {
         let first = group * self.problem.geometry.outputs;
-        first + self.filters.rows(panels.start).start..first + self.filters.rows(panels.end - 1).end
+        let of = |panel| self.layout.panels.outputs(panel);
+        first + of(panels.start).start..first + of(panels.end - 1).end
     }
 
-    /// The sums of some panels of output channels at all points.
+    /// The sums of some panels of output channels at all points, in vectors of tiles.
     fn multiply(
         &self,
         turn: &Turn<'_>,
-        (group, panels): (usize, Range<usize>),
-        shape: &Shape,
+        (group, panels): &(usize, Range<usize>),
+        (shape, values, weights): (&Shape, &Memory<'_, T>, &Memory<'_, T>),
         desk: &mut Desk<'_, T>,
     ) -> bool {
         let (lanes, sizes) = (self.kernels.lanes, self.sizes);
         let columns = &shape.columns;
-        let tile = self.filters.shape();
+        let all = self.layout.panels;
+        let tile = all.shape;
         let spans = columns.strips(tile.columns, STRIP);
-        let contraction =
-            Contraction { a: self.filters.memory(), b: Memory::of(&*desk.values), sum: &self.sum };
-        let outputs = self.filters.rows(panels.start).start..self.filters.rows(panels.end - 1).end;
+        let contraction = Contraction { a: weights.clone(), b: values.clone(), sum: &self.sum };
+        let outputs = all.outputs(panels.start).start..all.outputs(panels.end - 1).end;
         assert!(outputs.len() * sizes.row <= sizes.sums && shape.sums <= sizes.row);
         let panels: Vec<(usize, Range<usize>)> =
-            panels.map(|panel| (panel, self.filters.rows(panel))).collect();
+            panels.clone().map(|panel| (panel, all.outputs(panel))).collect();
         let row = (sizes.row * size_of::<T>()) as isize;
         let finish = Finish { bias: Bias::None, clip: None };
         for point in 0..self.tiling.points() {
@@ -346,13 +598,13 @@ impl<'a, T: Tiled> Nest<'a, T> {
                         let totals = desk.totals.chunks_exact_mut(room);
                         for ((panel, rows), totals) in panels.iter().zip(totals) {
                             let strip = Strip {
-                                a: self.filters.at(point, group, *panel),
+                                a: self.layout.at(point, *group, *panel),
                                 rows: rows.len(),
                                 b: (point * sizes.values) as isize,
                                 columns,
                                 from: *from,
                                 vectors: *vectors,
-                                streams: false,
+                                next: Next::Nothing,
                                 totals: totals.as_mut_ptr(),
                             };
                             let at = point * sizes.sums + (rows.start - outputs.start) * sizes.row;
@@ -370,37 +622,115 @@ impl<'a, T: Tiled> Nest<'a, T> {
         true
     }
 
-    /// Transforms the sums of some output channels back and writes the results.
+    /// The same in vectors of output channels.
+    fn multiply_tiles(
+        &self,
+        turn: &Turn<'_>,
+        (group, panels): &(usize, Range<usize>),
+        (shape, values, weights): (&Shape, &Memory<'_, T>, &Memory<'_, T>),
+        desk: &mut Desk<'_, T>,
+    ) -> bool {
+        let (lanes, sizes) = (self.kernels.lanes, self.sizes);
+        let Panels { shape: tile, width, .. } = self.layout.panels;
+        let contraction = Contraction { a: values.clone(), b: weights.clone(), sum: &self.sum };
+        assert!(panels.len() * sizes.row <= sizes.sums && shape.tiles * width <= sizes.row);
+        let column = |v: usize| Column {
+            from: (v * lanes) as isize,
+            to: (v * lanes * size_of::<T>()) as isize,
+        };
+        let columns: Vec<Column> = (0..tile.columns).map(column).collect();
+        let groups: Vec<Range<usize>> = even_parts(0..shape.tiles, tile.rows).collect();
+        let room = tile.rows * Strip::<T>::row_vectors(tile.columns) * lanes;
+        let row = (width * size_of::<T>()) as isize;
+        let finish = Finish { bias: Bias::None, clip: None };
+        let points = self.tiling.points();
+        let far = self.layout.size(points) * size_of::<T>() > WEIGHTS_BYTES
+            && matches!(self.weights, Weights::Kept(_));
+        // The next chain's weights are asked for meanwhile, where they come from afar: a line a step, so that
+        // the first groups of tiles ask for all.
+        let steps = CHAIN.min(self.problem.geometry.channels);
+        let (chunk, asked) = (self.layout.channels(steps), steps * LINE / size_of::<T>());
+        for point in 0..points {
+            for panel in panels.clone() {
+                let vectors = self.layout.panels.outputs(panel).len().div_ceil(lanes);
+                let columns = &columns[..vectors];
+                let sums = point * sizes.sums + (panel - panels.start) * sizes.row;
+                for groups in groups.chunks(desk.totals.len() / room) {
+                    // A chain's part of the weights stays in the first-level cache for all tiles.
+                    for chain in 0..self.sum.chains() {
+                        if !turn.goes_on(self.sum.work(tile.rows) * vectors * groups.len()) {
+                            return false;
+                        }
+                        let next = if !far {
+                            None
+                        } else if chain + 1 < self.sum.chains() {
+                            Some((point, panel, (chain + 1) * chunk))
+                        } else if panel + 1 < panels.end {
+                            Some((point, panel + 1, 0))
+                        } else {
+                            (point + 1 < points).then_some((point + 1, panels.start, 0))
+                        };
+                        let next = next.map(|(point, panel, behind)| {
+                            weights.at(self.layout.at(point, *group, panel) + behind as isize, 0, 0)
+                        });
+                        let totals = desk.totals.chunks_exact_mut(room);
+                        for (i, (rows, totals)) in groups.iter().zip(totals).enumerate() {
+                            let next = match next {
+                                Some(next) if i * asked < chunk => {
+                                    Next::From(next.wrapping_add(i * asked))
+                                }
+                                _ => Next::Nothing,
+                            };
+                            let strip = Strip {
+                                a: (point * sizes.values + rows.start) as isize,
+                                rows: rows.len(),
+                                b: self.layout.at(point, *group, panel),
+                                columns,
+                                from: (0, columns[vectors - 1].from),
+                                vectors,
+                                next,
+                                totals: totals.as_mut_ptr(),
+                            };
+                            let first = desk.sums[sums + rows.start * width..].as_mut_ptr();
+                            let ending = Ending { finish, out: Some(Rows { first, row }) };
+                            // SAFETY: these totals have room for the strip; the sums have as many vectors
+                            // as a panel is wide for each tile, as just asserted; and both are borrowed for
+                            // this alone. There is no bias.
+                            unsafe { contraction.chain(self.kernels, chain, &strip, &ending) }
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Transforms the sums of some output channels back, in vectors of tiles, and writes the results.
     fn synthesise(
         &self,
-        outputs: Range<usize>,
+        part: &(usize, Range<usize>),
         shape: &Shape,
         desk: &mut Desk<'_, T>,
     ) -> Result<(), Error> {
         let store = self.problem.store;
         let synthesise = self.engine.synthesise[usize::from(self.tiling.dealt().is_some())];
-        let strides = store.out.strides();
-        let (step, apart) = self.step();
+        let (step, _) = self.step();
         assert!(shape.plane * shape.planes <= desk.results.len() && shape.sums <= self.sizes.row);
-        for output in outputs.clone() {
-            let from = &desk.sums[(output - outputs.start) * self.sizes.row..];
-            let mut plain = Synthesis {
+        for (i, output) in self.outputs(part).enumerate() {
+            let mut synthesis = Synthesis {
                 forms: &self.forms,
-                from: from.as_ptr(),
+                from: desk.sums[i * self.sizes.row..].as_ptr(),
                 pitch: self.sizes.sums,
                 places: &shape.synthesis,
                 to: desk.results.as_mut_ptr(),
                 plane: shape.plane,
-                bias: None,
-                clip: None,
+                bias: store.bias.get(output).copied(),
+                clip: store.clip(),
             };
-            let finished =
-                Synthesis { bias: store.bias.get(output).copied(), clip: store.clip(), ..plain };
             // SAFETY: the engine is this CPU's; the sums hold a vector at each place of each point, and
             // planes of results have room for those of each place, as a shape says.
-            let finite = unsafe { synthesise(&finished) };
-            let to = output as isize * strides[0];
-            let first = output * self.problem.geometry.positions();
+            let finite = unsafe { synthesise(&synthesis) };
+            let to = output as isize * store.out.strides()[0];
             if finite {
                 for row in &shape.rows {
                     // SAFETY: each item has output channels and tiles of its own, and one thread takes it.
@@ -409,30 +739,155 @@ impl<'a, T: Tiled> Nest<'a, T> {
                 continue;
             }
             // Which they are is seen before the activation, and after it they may not be told.
-            plain.to = desk.results.as_mut_ptr();
+            (synthesis.bias, synthesis.clip, synthesis.to) =
+                (None, None, desk.results.as_mut_ptr());
             // SAFETY: as above.
-            unsafe { synthesise(&plain) };
-            let spoiled = odd::spoiled(self.tiling, shape, desk.results);
-            // SAFETY: as above.
-            unsafe { synthesise(&finished) };
-            let mut spots = Vec::new();
-            for (rows, spoiled) in shape.rows.chunks(shape.together).zip(&spoiled) {
-                for row in rows {
-                    for part in odd::sound(spoiled, row.len) {
-                        let to = to + row.to + part.start as isize * step;
-                        // SAFETY: as above.
-                        unsafe { store.run(to, step, &desk.results[row.from..][part]) }
+            unsafe { synthesise(&synthesis) };
+            for rows in shape.rows.chunks(shape.together) {
+                let lines: Vec<&[T]> =
+                    rows.iter().map(|row| &desk.results[row.from..][..row.len]).collect();
+                // SAFETY: as above.
+                unsafe { self.set_apart(output, rows, &lines)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in vectors of output channels: a row of tiles at a time.
+    fn synthesise_across(
+        &self,
+        part: &(usize, Range<usize>),
+        shape: &Shape,
+        desk: &mut Desk<'_, T>,
+    ) -> Result<(), Error> {
+        let (store, sizes) = (self.problem.store, self.sizes);
+        let Panels { width, .. } = self.layout.panels;
+        let lanes = self.kernels.lanes;
+        let across = self.engine.across[usize::from(self.tiling.dealt().is_some())];
+        let dealt = self.tiling.dealt().map_or(1, Form::outputs);
+        let plane = shape.line * dealt * lanes;
+        let (vectors, turned) = desk.results.split_at_mut(sizes.results / 2);
+        assert!(shape.together * plane <= vectors.len() && shape.tiles * width <= sizes.row);
+        let outputs = self.outputs(part);
+        for first in outputs.clone().step_by(lanes) {
+            let channels = (outputs.end - first).min(lanes);
+            let mut bias = [T::default(); MOST_LANES];
+            if !store.bias.is_empty() {
+                bias[..channels].copy_from_slice(&store.bias[first..][..channels]);
+            }
+            // Panels are whole vectors, so this is one of them.
+            let (panel, lane) = ((first - outputs.start) / width, (first - outputs.start) % width);
+            for (line, rows) in shape.rows.chunks(shape.together).enumerate() {
+                let at = panel * sizes.row + line * shape.line * width + lane;
+                let mut transform = Across {
+                    forms: &self.forms,
+                    from: desk.sums[at..].as_ptr(),
+                    pitch: sizes.sums,
+                    step: width,
+                    tiles: shape.line,
+                    to: vectors.as_mut_ptr(),
+                    plane,
+                    bias: (!store.bias.is_empty()).then_some(bias.as_ptr()),
+                    clip: store.clip(),
+                };
+                // SAFETY: the engine is this CPU's; the sums hold a vector of each tile of each point, and
+                // planes of results have room for those of each output of a line, as just asserted.
+                let finite = unsafe { across(&transform) };
+                if finite {
+                    for (row, vectors) in rows.iter().zip(vectors.chunks_exact(plane)) {
+                        // SAFETY: each item has output channels and tiles of its own, and one thread takes
+                        // it.
+                        unsafe { self.put_across((first, channels), row, vectors, turned) }
                     }
-                    spots.extend(odd::spots(spoiled, row, (first, to, (step, apart))));
+                    continue;
+                }
+                // As in `synthesise`.
+                (transform.bias, transform.clip, transform.to) = (None, None, vectors.as_mut_ptr());
+                // SAFETY: as above.
+                unsafe { across(&transform) };
+                for channel in 0..channels {
+                    for (i, value) in turned[..rows.len() * plane / lanes].iter_mut().enumerate() {
+                        *value = vectors[i * lanes + channel];
+                    }
+                    let planes = turned.chunks_exact(plane / lanes);
+                    let lines: Vec<&[T]> =
+                        rows.iter().zip(planes).map(|(row, line)| &line[..row.len]).collect();
+                    // SAFETY: as above.
+                    unsafe { self.set_apart(first + channel, rows, &lines)? };
                 }
             }
-            let mut odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
-            odd.try_reserve(spots.len()).map_err(|_| Error::NoMemory {
-                what: "the list of tiles that are not finite",
-                bytes: (odd.len() * size_of::<Spot>()) as u128,
-            })?;
-            odd.extend(spots);
         }
+        Ok(())
+    }
+
+    /// Writes a row of results of some output channels, which are vectors, from there or `turned`.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    unsafe fn put_across(
+        &self,
+        (first, channels): (usize, usize),
+        row: &Row,
+        vectors: &[T],
+        turned: &mut [T],
+    ) {
+        let (store, lanes) = (self.problem.store, self.kernels.lanes);
+        let Some(last) = row.len.checked_sub(1) else { return };
+        let (step, size) = (self.step().0, store.out.size());
+        let apart = store.out.strides()[0];
+        let to = first as isize * apart + row.to;
+        // SAFETY: the caller keeps other threads away, and `at` checks that all runs are results.
+        unsafe {
+            if apart == size {
+                // Channels are neighbours in the result.
+                for (i, values) in vectors.chunks_exact(lanes).take(row.len).enumerate() {
+                    store.run(to + i as isize * step, size, &values[..channels]);
+                }
+            } else if step == size && store.is_direct() {
+                let reach = (channels as isize - 1) * apart;
+                let end = (last as isize + 1) * size;
+                let to = store.out.at(to, reach.min(0), reach.max(0) + end);
+                self.kernels.transpose((vectors, lanes), (row.len, channels), (to, apart));
+            } else {
+                let pitch = (row.len * size_of::<T>()) as isize;
+                assert!(turned.len() >= row.len * channels);
+                let rows = (turned.as_mut_ptr(), pitch);
+                self.kernels.transpose((vectors, lanes), (row.len, channels), rows);
+                for (channel, values) in turned.chunks_exact(row.len).take(channels).enumerate() {
+                    store.run(to + channel as isize * apart, step, values);
+                }
+            }
+        }
+    }
+
+    /// Writes rows of results of the same tiles of an output channel, not yet with bias and activation, but
+    /// those of tiles that are not finite, which it takes down.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    unsafe fn set_apart(&self, output: usize, rows: &[Row], lines: &[&[T]]) -> Result<(), Error> {
+        let store = self.problem.store;
+        let (step, apart) = self.step();
+        let to = output as isize * store.out.strides()[0];
+        let first = output * self.problem.geometry.positions();
+        let spoiled = odd::spoiled(self.tiling.dealt().map_or(1, Form::outputs), lines);
+        let (mut spots, mut finished) = (Vec::new(), Vec::new());
+        for (row, line) in rows.iter().zip(lines) {
+            for part in odd::sound(&spoiled, row.len) {
+                let to = to + row.to + part.start as isize * step;
+                finished.clear();
+                finished.extend(line[part].iter().map(|&sum| store.finished(output, sum)));
+                // SAFETY: the caller keeps other threads away.
+                unsafe { store.run(to, step, &finished) }
+            }
+            spots.extend(odd::spots(&spoiled, row, (first, to, (step, apart))));
+        }
+        let mut odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+        odd.try_reserve(spots.len()).map_err(|_| Error::NoMemory {
+            what: "the list of tiles that are not finite",
+            bytes: (odd.len() * size_of::<Spot>()) as u128,
+        })?;
+        odd.extend(spots);
         Ok(())
     }
 }

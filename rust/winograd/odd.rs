@@ -12,10 +12,8 @@ use crate::store::Store;
 use crate::tile::Tiled;
 use crate::view::ViewMut;
 
-use super::form::Form;
 use super::nest::Nest;
-use super::region::{Row, Shape};
-use super::tiling::Tiling;
+use super::region::Row;
 
 /// Neighbouring results that the plain sum has to give.
 #[derive(Clone, Copy, Debug)]
@@ -27,30 +25,25 @@ pub struct Spot {
     len: usize,
 }
 
-/// Results along the last axis, of each row of tiles of a shape, that belong to tiles some result of which
-/// is not finite.
-pub fn spoiled<T: Tiled>(tiling: &Tiling, shape: &Shape, results: &[T]) -> Vec<Vec<Range<usize>>> {
-    let each = tiling.dealt().map_or(1, Form::outputs);
-    let rows = shape.rows.chunks(shape.together);
-    rows.map(|rows| {
-        let mut spoiled: Vec<Range<usize>> = Vec::new();
-        let len = rows.iter().map(|row| row.len).max().unwrap_or(0);
-        for first in (0..len).step_by(each) {
-            let of = |row: &Row| {
-                let tile = first.min(row.len)..row.len.min(first + each);
-                results[row.from..][tile].iter().any(|value| !value.to_f64().is_finite())
-            };
-            if !rows.iter().any(of) {
-                continue;
-            }
-            match spoiled.last_mut() {
-                Some(last) if last.end == first => last.end = first + each,
-                _ => spoiled.push(first..first + each),
-            }
+/// Results along the last axis, of `rows` of the same tiles with so many outputs `each`, that belong to tiles some
+/// result of which is not finite.
+pub fn spoiled<T: Tiled>(each: usize, rows: &[&[T]]) -> Vec<Range<usize>> {
+    let mut spoiled: Vec<Range<usize>> = Vec::new();
+    let len = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    for first in (0..len).step_by(each) {
+        let of = |row: &&[T]| {
+            let tile = first.min(row.len())..row.len().min(first + each);
+            row[tile].iter().any(|value| !value.to_f64().is_finite())
+        };
+        if !rows.iter().any(of) {
+            continue;
         }
-        spoiled
-    })
-    .collect()
+        match spoiled.last_mut() {
+            Some(last) if last.end == first => last.end = first + each,
+            _ => spoiled.push(first..first + each),
+        }
+    }
+    spoiled
 }
 
 /// The parts of a row of `len` results that are not `spoiled`.

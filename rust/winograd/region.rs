@@ -12,6 +12,7 @@ use crate::tile::Tiled;
 use crate::view::{Runs, advance};
 
 use super::engine::Place;
+use super::filters::Role;
 use super::tiling::{Side, Tiling};
 
 /// Bytes of a block's values of the input and of the sums at all points, together about the second-level
@@ -207,6 +208,9 @@ pub struct Shape {
     pub rows: Vec<Row>,
     /// Rows that follow one another are of the same tiles, so many at a time.
     pub together: usize,
+    /// The tiles of such a row, and all of them.
+    pub line: usize,
+    pub tiles: usize,
 }
 
 /// What the blocks of a convolution have in common: a layout for the largest.
@@ -232,7 +236,7 @@ impl Plane {
         tiling: &Tiling,
         geometry: &Geometry,
         largest: &Region,
-        (element, lanes): (usize, usize),
+        (element, lanes, role): (usize, usize, Role),
     ) -> Result<Self, Error> {
         let last = tiling.sides.len() - 1;
         let dealt = tiling.sides[last].outputs();
@@ -280,8 +284,9 @@ impl Plane {
         // A vector of products takes half a cycle for each output, one of both transforms some six.
         let cost = |products: usize, transforms| products * outputs + 12 * transforms;
         let junk = plane.cover(&lens, &pitches, lanes).len();
-        plane.by_rows =
-            cost((rows * row).div_ceil(lanes), rows * row.div_ceil(lanes)) < cost(junk, junk);
+        // Rows of products' tiles are just the tiles that there are.
+        plane.by_rows = role == Role::Tiles
+            || cost((rows * row).div_ceil(lanes), rows * row.div_ceil(lanes)) < cost(junk, junk);
         Ok(plane)
     }
 
@@ -298,7 +303,12 @@ impl Plane {
         let residues: Vec<Vec<usize>> = combinations(&region.residues);
         let mut block = Block(region.lens.clone());
         block.0[last] = block.0[last].start * dealt..block.0[last].end * dealt;
-        let mut shape = Shape { residue: layout.plane(), ..Shape::default() };
+        let mut shape = Shape {
+            residue: layout.plane(),
+            line: region.lens[last].len(),
+            tiles: region.positions(),
+            ..Shape::default()
+        };
         for further in &residues {
             let runs = layout.runs_from(&block, further, strides);
             let (read, fill) = runs.into_iter().partition(|run| run.from.is_some());
