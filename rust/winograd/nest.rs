@@ -3,7 +3,7 @@
 //! One point at a time against all output channels of a part, so that its values of the input stay in the
 //! first-level cache while the weights go by; all points for a few channels at a time lost a third.
 //!
-//! Where there are fewer blocks than threads could share, threads transform the input of all blocks together
+//! Where there are fewer blocks than threads can share evenly, threads transform the input of all blocks together
 //! and then take parts of the output channels; else each takes whole blocks.
 
 use std::ops::Range;
@@ -212,7 +212,10 @@ impl Frame {
         let panels = layout.panels;
         let plane = Plane::new(tiling, geometry, &largest, (size_of::<T>(), lanes, panels.role))?;
         let items = cuts.count() * geometry.groups;
-        let parts = if items < 2 * threads { wanted.div_ceil(items) } else { 1 };
+        // As many blocks as threads are shared out evenly as they are. (256 to 256 channels of 28 x 28, weights packed:
+        // two threads take 1.9 ms with a block each, 2.5 with parts of both; Sapphire Rapids.)
+        let few = items < 2 * threads && !items.is_multiple_of(threads);
+        let parts = if few { wanted.div_ceil(items) } else { 1 };
         let fewest = if panels.role == Role::Tiles { 1 } else { FEWEST_PANELS };
         let parts = parts.min(panels.count.div_ceil(fewest)).max(1);
         let strides = &problem.x.strides()[1..];
