@@ -14,8 +14,10 @@
 mod engine;
 mod filters;
 mod form;
+mod frame;
 mod nest;
 mod odd;
+mod ready;
 mod region;
 mod tiling;
 mod vector;
@@ -37,7 +39,8 @@ use crate::tile::{Kernels, Tiled};
 use engine::engine;
 use filters::{Layout, Panels, Role, Stager};
 use form::Form;
-use nest::{Frame, Nest, Weights};
+use frame::Frame;
+use nest::{Nest, Weights};
 use tiling::{Side, is_able};
 
 /// Work below which a call stays on its caller's thread, in products.
