@@ -27,7 +27,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::memory::{Workspace, with_scratch};
 use crate::operand::Weights;
 use crate::parallel::{Stopped, Team};
-use crate::prepared::Prepared;
+use crate::prepared::{Made, Prepared};
 use crate::problem::Problem;
 use crate::store::Store;
 use crate::tile::Tiled;
@@ -76,14 +76,15 @@ impl Packed {
         Ok(Packed { planes, shape: [&[THREE * outputs], each].concat() })
     }
 
-    /// Bytes that they take.
-    pub fn bytes(&self) -> usize {
-        self.planes.bytes()
-    }
-
     fn weights<T: Element>(&self, flip: bool) -> Result<Weights<'_, T>, Error> {
         let planes = &self.planes.elements::<T>()[..self.shape.iter().product()];
         Weights::new(&View::from_slice(planes, &self.shape), &self.shape, flip)
+    }
+}
+
+impl Made for Packed {
+    fn bytes(&self) -> usize {
+        self.planes.bytes()
     }
 }
 
@@ -144,7 +145,7 @@ pub struct Complex<'a, T> {
     /// Weights, and whether they are flipped.
     pub weights: (&'a Packed, bool),
     /// Places for what methods make of them.
-    pub prepared: &'a Prepared<T>,
+    pub prepared: &'a Prepared,
     /// The result, canonical strides and last the two parts.
     pub out: &'a ViewMut<'a, T>,
     /// The parts of the bias, each one number an output channel or none at all.

@@ -10,6 +10,7 @@ use crate::geometry::Geometry;
 use crate::memory::Workspace;
 use crate::operand::{Taps, Weights};
 use crate::parallel::{Stopped, Team};
+use crate::prepared::Made;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{Memory, advance};
 
@@ -103,11 +104,6 @@ impl<T: Tiled> Packed<T> {
         Ok(Packed { data, lanes, taps, groups, outputs, panels, element: PhantomData })
     }
 
-    /// Bytes that they take.
-    pub fn bytes(&self) -> usize {
-        self.len() * size_of::<T>()
-    }
-
     /// Elements of all panels.
     fn len(&self) -> usize {
         self.groups * self.panels * self.taps * self.lanes
@@ -130,6 +126,12 @@ impl<T: Tiled> Packed<T> {
             outputs,
             panels,
         }
+    }
+}
+
+impl<T: Tiled> Made for Packed<T> {
+    fn bytes(&self) -> usize {
+        self.len() * size_of::<T>()
     }
 }
 

@@ -1,77 +1,78 @@
 //! Weights as methods want them, which serve a call, or all calls of a plan.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::sync::OnceLock;
 
-use crate::complex;
-use crate::fft::Kept;
-use crate::packed::Packed;
-use crate::separable::Found;
-use crate::tile::Tiled;
-use crate::winograd::Filters;
+/// What a method makes of weights.
+pub trait Made: Any + Send + Sync {
+    /// Bytes that it takes.
+    fn bytes(&self) -> usize;
+}
 
-/// A place for each method that makes something of the weights.
-#[derive(Debug)]
-pub struct Prepared<T> {
+/// One of the things that are made: each has a place of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Slot {
+    /// Packed for vectors of output channels.
+    Packed,
+    /// Transformed.
+    Spectra,
+    /// Transformed for tiles.
+    Filters,
+    /// Their exact factors, or that there are none.
+    Factors,
+    /// Their factors where near ones are asked for.
+    NearFactors,
+    /// Those of three products of complex numbers. What lies in the other places is of these, then.
+    Three,
+}
+
+/// As many as there are.
+const SLOTS: usize = Slot::Three as usize + 1;
+
+/// A place for each thing that methods make of the weights of one element.
+pub struct Prepared {
     /// Whether a plan keeps them, so that they cost its calls nothing.
     pub kept: bool,
-    /// Packed for vectors of output channels.
-    pub packed: OnceLock<Packed<T>>,
-    /// Transformed.
-    pub spectra: OnceLock<Kept>,
-    /// Transformed for tiles.
-    pub filters: OnceLock<Filters<T>>,
-    /// Their factors, or that there are none: exact ones, and near ones.
-    pub factors: [OnceLock<Found<T>>; 2],
-    /// Those of three products of complex numbers. The others are of these, then.
-    pub three: OnceLock<complex::Packed>,
+    places: [OnceLock<Box<dyn Made>>; SLOTS],
 }
 
-impl<T> Prepared<T> {
+impl Prepared {
     /// Empty places, of a plan or of one call.
     pub fn new(kept: bool) -> Self {
-        Prepared {
-            kept,
-            packed: OnceLock::new(),
-            spectra: OnceLock::new(),
-            filters: OnceLock::new(),
-            factors: [const { OnceLock::new() }; 2],
-            three: OnceLock::new(),
-        }
+        Prepared { kept, places: [const { OnceLock::new() }; SLOTS] }
     }
-}
 
-impl<T: Tiled> Prepared<T> {
+    /// What is in a place, which `make` fills if it is empty: see [`once`].
+    pub fn once<V: Made, E>(
+        &self,
+        slot: Slot,
+        make: impl FnOnce() -> Result<V, E>,
+    ) -> Result<&V, E> {
+        let made = once(&self.places[slot as usize], || Ok(Box::new(make()?) as Box<dyn Made>))?;
+        let made: &dyn Any = &**made;
+        Ok(made.downcast_ref().expect("one kind of thing goes to a slot"))
+    }
+
     /// Bytes of all that is there.
     pub fn bytes(&self) -> usize {
-        let packed = self.packed.get().map_or(0, Packed::bytes);
-        let filters = self.filters.get().map_or(0, Filters::bytes);
-        let three = self.three.get().map_or(0, complex::Packed::bytes);
-        packed + filters + three + self.spectra.get().map_or(0, Kept::bytes)
+        self.places.iter().filter_map(OnceLock::get).map(|made| made.bytes()).sum()
     }
 }
 
 /// Weights as each phase of the gradient of an input wants them.
-#[derive(Debug)]
-pub struct Phases<T>(OnceLock<Vec<Prepared<T>>>);
+#[derive(Default)]
+pub struct Phases(OnceLock<Vec<Prepared>>);
 
-impl<T> Default for Phases<T> {
-    fn default() -> Self {
-        Phases(OnceLock::new())
-    }
-}
-
-impl<T> Phases<T> {
+impl Phases {
     /// Places for `count` of them, of a plan or of one call; `None` if there are places for others already,
     /// since a plan keeps them for one way of cutting its groups.
-    pub fn of(&self, count: usize, kept: bool) -> Option<&[Prepared<T>]> {
+    pub fn of(&self, count: usize, kept: bool) -> Option<&[Prepared]> {
         let make = || Ok((0..count).map(|_| Prepared::new(kept)).collect());
         let Ok(places) = once::<_, Infallible>(&self.0, make);
         (places.len() == count).then_some(places)
     }
-}
 
-impl<T: Tiled> Phases<T> {
     /// Bytes of all that is there.
     pub fn bytes(&self) -> usize {
         self.0.get().map_or(0, |places| places.iter().map(Prepared::bytes).sum())

@@ -16,7 +16,7 @@ pub struct Problem<'a, T> {
     /// Weights.
     pub weights: &'a Weights<'a, T>,
     /// Places for what methods make of them, filled by the first that wants it.
-    pub prepared: &'a Prepared<T>,
+    pub prepared: &'a Prepared,
     /// What lies outside the input in constant mode.
     pub padding: T,
     /// Whether no sum may be rounded: of integers, which floats may hold as well.

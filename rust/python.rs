@@ -34,7 +34,7 @@ use crate::offer::Precision;
 use crate::operand::Weights;
 use crate::parallel::{self, Stopped, Team};
 use crate::plan::{Asked, Method, Planned};
-use crate::prepared::{Prepared, once};
+use crate::prepared::{Prepared, Slot, once};
 use crate::problem::Problem;
 use crate::quads;
 use crate::store::Store;
@@ -207,7 +207,7 @@ impl<'py> Call<'py> {
             let views = parts.map(|part| self.weight_view((part, false)));
             complex::Packed::new::<T>(views.each_ref(), self.weight.shape(), team)
         };
-        let packed = once(&prepared.three, pack)?;
+        let packed = prepared.once(Slot::Three, pack)?;
         let (shape, strides) = canonical(&self.geometry, &result.sums);
         let x = parts.map(|part| self.x_view(part));
         let bias = parts.map(|part| bias_of(&self.bias, part));

@@ -46,7 +46,7 @@ pub struct Adjoint<'a, T> {
     /// Weights of the convolution.
     pub weights: &'a Weights<'a, T>,
     /// Places for what methods make of the weights, if a plan keeps it.
-    pub kept: Option<&'a Phases<T>>,
+    pub kept: Option<&'a Phases>,
     /// The gradient of the input, canonical strides, and what is done to it.
     pub store: &'a Store<'a, T>,
 }

@@ -187,9 +187,9 @@ impl Cuts {
 }
 
 /// Some of the positions of a [`Phased`] gradient.
-struct Part<'a, T> {
+struct Part<'a> {
     /// Places for what methods make of the weights of each phase, in these groups.
-    places: &'a [Prepared<T>],
+    places: &'a [Prepared],
     groups: Range<usize>,
     images: Range<usize>,
     windows: Vec<Range<isize>>,
@@ -255,7 +255,7 @@ impl<T: Planned> Phased<'_, T> {
     }
 
     /// A part, with the places of its groups among those of all.
-    fn part<'a>(&self, number: usize, (cuts, places): (Cuts, &'a [Prepared<T>])) -> Part<'a, T> {
+    fn part<'a>(&self, number: usize, (cuts, places): (Cuts, &'a [Prepared])) -> Part<'a> {
         let geometry = self.problem.geometry;
         let (number, row) = (number / cuts.rows, number % cuts.rows);
         let (cut, image) = (number / cuts.images, number % cuts.images);
@@ -274,7 +274,7 @@ impl<T: Planned> Phased<'_, T> {
     }
 
     /// Calls `run` for each phase of a part.
-    fn each(&self, part: &Part<'_, T>, team: &Team<'_>, run: Run<'_, T>) -> Result<(), Stopped> {
+    fn each(&self, part: &Part<'_>, team: &Team<'_>, run: Run<'_, T>) -> Result<(), Stopped> {
         let Adjoint { geometry, .. } = self.problem;
         let spatial = &geometry.axes[1..];
         let axes = spatial.iter().zip(&part.windows).map(|(axis, window)| phases_of(axis, window));
@@ -319,7 +319,7 @@ impl<T: Planned> Phased<'_, T> {
     /// by side from byte `first` of the result on, in rows that are so many bytes apart along each axis.
     fn beside(
         &self,
-        (part, first, apart): (&Part<'_, T>, isize, &[isize]),
+        (part, first, apart): (&Part<'_>, isize, &[isize]),
         (mut chosen, inner): (Vec<&Phase>, &[Phase]),
         team: &Team<'_>,
         run: Run<'_, T>,
@@ -372,7 +372,7 @@ impl<T: Planned> Phased<'_, T> {
     /// Calls `run` for the phase of a part that is `chosen` on each axis, with results where `store` has them.
     fn phase(
         &self,
-        part: &Part<'_, T>,
+        part: &Part<'_>,
         chosen: &[&Phase],
         store: &Store<'_, T>,
         run: Run<'_, T>,

@@ -19,7 +19,7 @@ use crate::offer::Description;
 use crate::operand::{self, Forward};
 use crate::packed::{Packed, Vectors};
 use crate::parallel::{Stopped, Team, Turn, even_parts};
-use crate::prepared::once;
+use crate::prepared::Slot;
 use crate::problem::Problem;
 use crate::slab::Block;
 use crate::store::Target;
@@ -67,7 +67,7 @@ pub fn direct<T: Tiled>(
         Roles::Positions => {
             let kernel: Vec<usize> = geometry.axes.iter().map(|axis| axis.kernel).collect();
             let make = || Packed::new(problem.weights, geometry, kernels, &team);
-            Some(once(&problem.prepared.packed, make)?.vectors(&kernel))
+            Some(problem.prepared.once(Slot::Packed, make)?.vectors(&kernel))
         }
         _ => None,
     };

@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::offer::{Cost, Declined, Description};
 use crate::parallel::{Stopped, Team};
-use crate::prepared::once;
+use crate::prepared::{Made, Slot};
 use crate::problem::Problem;
 use crate::tile::Kernels;
 use crate::view::Element;
@@ -187,9 +187,10 @@ impl Kept {
     fn is_of<T>(&self, blocks: &Blocks<T>) -> bool {
         blocks.tiling.sides.iter().map(|side| side.size).eq(self.sizes.iter().copied())
     }
+}
 
-    /// Bytes that they take.
-    pub fn bytes(&self) -> usize {
+impl Made for Kept {
+    fn bytes(&self) -> usize {
         self.spectra.as_ref().map_or(0, Spectra::bytes)
     }
 }
@@ -212,7 +213,8 @@ pub fn convolve<T: Transformed>(
         .saturating_add(pairs.saturating_mul(blocks.transform.size()));
     let team = &Team { threads: if work < SERIAL { 1 } else { team.threads }, stop: team.stop };
     if problem.prepared.kept && Kept::fits::<T>(blocks, geometry) {
-        let kept = once(&problem.prepared.spectra, || Kept::new(problem, blocks, (engine, team)))?;
+        let make = || Kept::new(problem, blocks, (engine, team));
+        let kept = problem.prepared.once(Slot::Spectra, make)?;
         if kept.is_of(blocks) {
             let Some(spectra) = &kept.spectra else {
                 return contract::direct(problem, kernels, team);

@@ -1,6 +1,5 @@
 //! What `faltung.Plan` keeps between calls.
 
-use std::any::Any as Dynamic;
 use std::convert::Infallible;
 use std::sync::OnceLock;
 
@@ -12,10 +11,11 @@ use super::array::{Array, Part};
 use super::dtype::{Numbers, Wanted, with_element};
 use super::interruptible;
 use crate::geometry::{Geometry, Padding, PerAxis, Spec};
+use crate::number::Scalar;
 use crate::operand::Weights;
 use crate::packed::Packed;
-use crate::parallel::{self, Team};
-use crate::prepared::{Phases, Prepared, once};
+use crate::parallel::{self, Stopped, Team};
+use crate::prepared::{Phases, Prepared, Slot, once};
 use crate::quads;
 use crate::tile::{self, Tiled};
 
@@ -24,12 +24,12 @@ use crate::tile::{self, Tiled};
 const PACKED_OUTPUTS: usize = 8;
 
 /// Weights of one element, for convolutions and for the gradients of their inputs.
-pub(super) struct Places<T> {
-    pub forward: Prepared<T>,
-    pub adjoint: Phases<T>,
+pub(super) struct Places {
+    pub forward: Prepared,
+    pub adjoint: Phases,
 }
 
-impl<T: Tiled> Places<T> {
+impl Places {
     fn new() -> Self {
         Places { forward: Prepared::new(true), adjoint: Phases::default() }
     }
@@ -42,10 +42,10 @@ impl<T: Tiled> Places<T> {
 /// Prepared weights, for each element that convolutions are computed in.
 #[pyclass(frozen, module = "faltung._core")]
 pub(super) struct Kept {
-    single: Places<f32>,
-    double: Places<f64>,
-    int: Places<i32>,
-    long: Places<i64>,
+    single: Places,
+    double: Places,
+    int: Places,
+    long: Places,
     /// What [`exact::heaviest`](crate::exact::heaviest) says of them.
     heaviest: OnceLock<Option<u64>>,
     quads: OnceLock<quads::Packed>,
@@ -71,10 +71,14 @@ impl Kept {
     }
 
     /// The places for weights of one element.
-    pub(super) fn of<T: Tiled>(&self) -> &Places<T> {
-        let places: [&dyn Dynamic; 4] = [&self.single, &self.double, &self.int, &self.long];
-        let place = places.into_iter().find_map(|place| place.downcast_ref());
-        place.expect("the engine computes in these")
+    pub(super) fn of<T: Tiled>(&self) -> &Places {
+        match T::SCALAR {
+            Scalar::F32 => &self.single,
+            Scalar::F64 => &self.double,
+            Scalar::I32 => &self.int,
+            Scalar::I64 => &self.long,
+            _ => unreachable!("the engine computes in these"),
+        }
     }
 
     /// What `look` says of the weights, which is asked once.
@@ -103,7 +107,7 @@ impl Kept {
             let weights = Weights::new(&view, weight.shape(), flip)?;
             let packed = Packed::new(&weights, geometry, kernels, &Team { threads, stop })?;
             // Nobody has seen this object before.
-            self.of::<T>().forward.packed.set(packed).ok();
+            self.of::<T>().forward.once(Slot::Packed, || Ok::<_, Stopped>(packed))?;
             Ok(())
         })
     }

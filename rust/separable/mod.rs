@@ -20,7 +20,7 @@ use crate::memory::Workspace;
 use crate::offer::{Cost, Declined, Description, far};
 use crate::operand::Weights;
 use crate::parallel::{Stopped, Team, Turn, even_part};
-use crate::prepared::{Prepared, once};
+use crate::prepared::{Made, Prepared, Slot};
 use crate::problem::Problem;
 use crate::slab::{Block, Layout};
 use crate::store::Store;
@@ -152,6 +152,13 @@ pub fn workspace(geometry: &Geometry, element: usize, threads: usize) -> usize {
 /// The factors of some weights, or why there are none.
 pub type Found<T> = Result<Factors<T>, Declined>;
 
+impl<T: Tiled> Made for Found<T> {
+    fn bytes(&self) -> usize {
+        let axes = self.iter().flat_map(|factors| &factors.axes);
+        axes.map(|taps| size_of_val(taps.as_slice())).sum()
+    }
+}
+
 /// Whether the weights, and the padding, are such that passes give the sums: with all bits of the weights,
 /// or `near` enough.
 pub fn suits<T: Tiled>(problem: &Problem<'_, T>, near: bool) -> Result<(), Declined> {
@@ -168,7 +175,8 @@ pub fn suits<T: Tiled>(problem: &Problem<'_, T>, near: bool) -> Result<(), Decli
 
 /// The factors of a problem's weights.
 fn found<'a, T: Tiled>(problem: &Problem<'a, T>, near: bool) -> Result<&'a Found<T>, Error> {
-    once(&problem.prepared.factors[usize::from(near)], || {
+    let slot = if near { Slot::NearFactors } else { Slot::Factors };
+    problem.prepared.once(slot, || {
         let found = Factors::new(problem.weights, problem.geometry, near)?;
         Ok(found.map_err(|output| {
             let how = if near { "nearly" } else { "exactly" };

@@ -9,6 +9,7 @@ use crate::geometry::Geometry;
 use crate::memory::{LINE, Workspace, with_scratch};
 use crate::operand::Taps;
 use crate::parallel::{Stopped, Team, Turn, even_part};
+use crate::prepared::Made;
 use crate::problem::Problem;
 use crate::tile::{Kernels, TileShape, Tiled};
 use crate::view::{Memory, ViewMut, advance, contiguous};
@@ -231,11 +232,6 @@ impl<T: Tiled> Filters<T> {
         self.odd
     }
 
-    /// Bytes that they take.
-    pub fn bytes(&self) -> usize {
-        self.values.bytes()
-    }
-
     /// All of them.
     pub fn memory(&self) -> Memory<'_, T> {
         Memory::of(self.values.elements())
@@ -244,6 +240,12 @@ impl<T: Tiled> Filters<T> {
     /// Where they are.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+}
+
+impl<T: Tiled> Made for Filters<T> {
+    fn bytes(&self) -> usize {
+        self.values.bytes()
     }
 }
 

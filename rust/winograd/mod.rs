@@ -33,7 +33,7 @@ use crate::geometry::{Axis, Geometry};
 use crate::offer::{Cost, Declined, Description, Precision};
 use crate::operand;
 use crate::parallel::{Stopped, Team};
-use crate::prepared::once;
+use crate::prepared::{Slot, once};
 use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
@@ -142,7 +142,7 @@ pub fn convolve<T: Tiled>(
         Weights::Staged(Stager::new(problem, &tiling, (kernels, engine))?)
     } else {
         let make = || Filters::new(problem, &tiling, (kernels, engine), team);
-        let mut filters = once(&problem.prepared.filters, make)?;
+        let mut filters = problem.prepared.once(Slot::Filters, make)?;
         if !filters.is_of(&tiling) {
             // A plan's, of an input whose shape has other axes transformed.
             filters = once(&own, make)?;
