@@ -6,10 +6,11 @@ use crate::memory::{LINE, Workspace};
 use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 
-use super::filters::{self, Layout, Role};
+use super::filters::{self, Layout};
 use super::form::Form;
-use super::region::{Cuts, Plane, WEIGHTS_BYTES};
-use super::tiling::Tiling;
+use super::region::{Cuts, Plane};
+use super::role::Role;
+use super::tiling::{Tiling, WEIGHTS_BYTES};
 
 /// Bytes of sums that a part of the output channels has at all points; and the most of them where a block's
 /// values of the input, which each part reads, are beyond the second-level cache. (256 to 256 channels,

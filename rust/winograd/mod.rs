@@ -19,6 +19,7 @@ mod nest;
 mod odd;
 mod ready;
 mod region;
+mod role;
 mod tiling;
 mod vector;
 
@@ -37,10 +38,11 @@ use crate::prepared::{Slot, once};
 use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
-use filters::{Layout, Panels, Role, Stager};
+use filters::{Layout, Panels, Stager};
 use form::Form;
 use frame::Frame;
 use nest::{Nest, Weights};
+use role::Role;
 use tiling::{Side, is_able};
 
 /// Work below which a call stays on its caller's thread, in products.
@@ -158,5 +160,5 @@ pub fn convolve<T: Tiled>(
     if nest.odd_weights() {
         return contract::direct(problem, kernels, team);
     }
-    nest.finish(team)
+    odd::finish(&nest.spots(), nest.step(), (problem, kernels), team)
 }

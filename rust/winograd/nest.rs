@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cover::Span;
 use crate::error::Error;
@@ -22,13 +22,14 @@ use crate::tile::{
 use crate::view::{Memory, ViewMut};
 
 use super::engine::{Across, Analysis, Engine, Synthesis};
-use super::filters::{Filters, Layout, Panels, Role, Stager};
+use super::filters::{Filters, Layout, Panels, Stager};
 use super::form::Form;
 use super::frame::{Frame, Sizes};
 use super::odd::{self, Spot};
 use super::ready::{Pledge, Ready};
-use super::region::{Cuts, Plane, Region, Row, Shape, WEIGHTS_BYTES};
-use super::tiling::Tiling;
+use super::region::{Cuts, Plane, Region, Row, Shape};
+use super::role::Role;
+use super::tiling::{Tiling, WEIGHTS_BYTES};
 
 /// Channels that are summed in one chain of fused multiply-adds, with the taps that are left. Shorter than
 /// the direct method's, so that the bound of the error, which transforms make greater, stays beside its; to
@@ -69,7 +70,7 @@ pub struct Nest<'a, T: Tiled> {
     /// Where threads put values of the input together: of each block of each group, what is ready of it.
     values: Option<(ViewMut<'a, T>, Vec<Ready>)>,
     /// What is not finite.
-    pub odd: Mutex<Vec<Spot>>,
+    odd: Mutex<Vec<Spot>>,
     /// Whether weights are not.
     odd_weights: AtomicBool,
 }
@@ -276,6 +277,11 @@ impl<'a, T: Tiled> Nest<'a, T> {
             }
             Ok(())
         })?
+    }
+
+    /// What the plain sum has to give.
+    pub fn spots(&self) -> MutexGuard<'_, Vec<Spot>> {
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From one result of a row to the next: bytes, and positions.
@@ -663,7 +669,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             }
             spots.extend(odd::spots(&spoiled, row, (first, to, (step, apart))));
         }
-        let mut odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut odd = self.spots();
         odd.try_reserve(spots.len()).map_err(|_| Error::NoMemory {
             what: "the list of tiles that are not finite",
             bytes: (odd.len() * size_of::<Spot>()) as u128,

@@ -2,17 +2,15 @@
 //! reach every result of a tile, so such tiles' results are those of the plain sum.
 
 use std::ops::Range;
-use std::sync::PoisonError;
 
 use crate::contract;
 use crate::error::room;
 use crate::parallel::{Stopped, Team};
 use crate::problem::Problem;
 use crate::store::Store;
-use crate::tile::Tiled;
+use crate::tile::{Kernels, Tiled};
 use crate::view::ViewMut;
 
-use super::nest::Nest;
 use super::region::Row;
 
 /// Neighbouring results that the plain sum has to give.
@@ -66,32 +64,32 @@ pub fn spots(
     })
 }
 
-impl<T: Tiled> Nest<'_, T> {
-    /// Computes by the plain sum what was left to it.
-    pub fn finish(&self, team: &Team<'_>) -> Result<(), Stopped> {
-        let spots = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
-        if spots.is_empty() {
-            return Ok(());
-        }
-        let (geometry, store) = (self.problem.geometry, self.problem.store);
-        let lens = geometry.axes.iter().map(|axis| axis.output);
-        let shape: Vec<usize> =
-            [geometry.groups * geometry.outputs].into_iter().chain(lens).collect();
-        let len = shape.iter().product();
-        let mut plain = room("the results of the plain sum", len)?;
-        plain.resize(len, T::default());
-        let out = ViewMut::from_slice(&mut plain, &shape);
-        let direct = Store { out, accumulate: false, ..*store };
-        contract::direct(&Problem { store: &direct, ..*self.problem }, self.kernels, team)?;
-        drop(direct);
-        let (step, apart) = self.step();
-        let mut row = Vec::new();
-        for spot in spots.iter() {
-            row.clear();
-            row.extend(plain[spot.position..].iter().step_by(apart).take(spot.len));
-            // SAFETY: no other thread is at work.
-            unsafe { store.run(spot.to, step, &row) }
-        }
-        Ok(())
+/// Computes by the plain sum what was left to it: results that lie so many bytes, and positions, apart in a row.
+pub fn finish<T: Tiled>(
+    spots: &[Spot],
+    (step, apart): (isize, usize),
+    (problem, kernels): (&Problem<'_, T>, &Kernels<T>),
+    team: &Team<'_>,
+) -> Result<(), Stopped> {
+    if spots.is_empty() {
+        return Ok(());
     }
+    let (geometry, store) = (problem.geometry, problem.store);
+    let lens = geometry.axes.iter().map(|axis| axis.output);
+    let shape: Vec<usize> = [geometry.groups * geometry.outputs].into_iter().chain(lens).collect();
+    let len = shape.iter().product();
+    let mut plain = room("the results of the plain sum", len)?;
+    plain.resize(len, T::default());
+    let out = ViewMut::from_slice(&mut plain, &shape);
+    let direct = Store { out, accumulate: false, ..*store };
+    contract::direct(&Problem { store: &direct, ..*problem }, kernels, team)?;
+    drop(direct);
+    let mut row = Vec::new();
+    for spot in spots {
+        row.clear();
+        row.extend(plain[spot.position..].iter().step_by(apart).take(spot.len));
+        // SAFETY: no other thread is at work.
+        unsafe { store.run(spot.to, step, &row) }
+    }
+    Ok(())
 }

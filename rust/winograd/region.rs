@@ -12,39 +12,8 @@ use crate::tile::Tiled;
 use crate::view::{Runs, advance};
 
 use super::engine::Place;
-use super::filters::Role;
+use super::role::Role;
 use super::tiling::{Side, Tiling};
-
-/// Bytes of a block's values of the input and of the sums at all points, together about the second-level
-/// cache, and the most of them where the weights are beyond it: the larger a block, the less often they
-/// are read.
-const VALUES_BYTES: usize = 1 << 20;
-const MOST_VALUES_BYTES: usize = 8 << 20;
-
-/// Bytes of transformed weights that stay in the second-level cache beside a block.
-pub const WEIGHTS_BYTES: usize = 1 << 20;
-
-/// Bytes of the weights of a group at all points.
-pub fn weight_bytes(tiling: &Tiling, geometry: &Geometry, element: usize) -> usize {
-    (tiling.points() * tiling.taps() * element)
-        .saturating_mul(geometry.channels)
-        .saturating_mul(geometry.outputs)
-}
-
-/// Tiles of a block at most.
-pub fn most_tiles(tiling: &Tiling, geometry: &Geometry, element: usize) -> usize {
-    let pairs = geometry.channels + geometry.outputs;
-    let one = tiling.points().saturating_mul(pairs).saturating_mul(element);
-    let weights = weight_bytes(tiling, geometry, element);
-    let bytes = if weights > WEIGHTS_BYTES {
-        // Weights and values are read alike often.
-        let root = (weights as f64 * one as f64).sqrt() * 12.0;
-        (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
-    } else {
-        VALUES_BYTES
-    };
-    (bytes / one.max(1)).max(16)
-}
 
 /// How tiles are cut into blocks: so many on each axis of its residues, and of its tiles.
 #[derive(Clone, Debug)]
@@ -67,7 +36,7 @@ pub struct Region {
 impl Cuts {
     /// Blocks for elements of some bytes, and at least so many of them where there are tiles enough.
     pub fn new(tiling: &Tiling, geometry: &Geometry, element: usize, wanted: usize) -> Self {
-        let most = most_tiles(tiling, geometry, element);
+        let most = tiling.most_tiles(geometry, element);
         let mut cuts =
             Cuts { residues: vec![1; tiling.sides.len()], lens: vec![1; tiling.sides.len()] };
         loop {

@@ -10,9 +10,8 @@ use crate::slab::extent;
 use crate::tile::{NOMINAL, TileShape};
 use crate::view::advance;
 
-use super::filters::Role;
 use super::form::{Form, TAPS};
-use super::region::{self, WEIGHTS_BYTES};
+use super::role::Role;
 
 /// Most axes that are transformed; others stay as taps of the sums.
 const MOST_AXES: usize = 3;
@@ -22,6 +21,15 @@ const MOST_FOURS: usize = 2;
 
 /// What F(4,3) must take of F(2,3)'s time to be preferred to it, which rounds less.
 const PREFERRED: f64 = 0.9;
+
+/// Bytes of a block's values of the input and of the sums at all points, together about the second-level
+/// cache, and the most of them where the weights are beyond it: the larger a block, the less often they
+/// are read.
+const VALUES_BYTES: usize = 1 << 20;
+const MOST_VALUES_BYTES: usize = 8 << 20;
+
+/// Bytes of transformed weights that stay in the second-level cache beside a block.
+pub const WEIGHTS_BYTES: usize = 1 << 20;
 
 /// One axis of a convolution in tiles.
 #[derive(Clone, Copy, Debug)]
@@ -205,6 +213,28 @@ impl Tiling {
         tiles * (self.points() * self.taps()) as f64 * pairs as f64
     }
 
+    /// Bytes of the weights of a group at all points.
+    pub fn weight_bytes(&self, geometry: &Geometry, element: usize) -> usize {
+        (self.points() * self.taps() * element)
+            .saturating_mul(geometry.channels)
+            .saturating_mul(geometry.outputs)
+    }
+
+    /// Tiles of a block at most.
+    pub fn most_tiles(&self, geometry: &Geometry, element: usize) -> usize {
+        let pairs = geometry.channels + geometry.outputs;
+        let one = self.points().saturating_mul(pairs).saturating_mul(element);
+        let weights = self.weight_bytes(geometry, element);
+        let bytes = if weights > WEIGHTS_BYTES {
+            // Weights and values are read alike often.
+            let root = (weights as f64 * one as f64).sqrt() * 12.0;
+            (root as usize).clamp(VALUES_BYTES, MOST_VALUES_BYTES)
+        } else {
+            VALUES_BYTES
+        };
+        (bytes / one.max(1)).max(16)
+    }
+
     /// What the bound of the error has beside the roundings: at most so many times the sum over channels
     /// of |w|_1 max |x| goes through the products of a tile.
     pub fn growth(&self) -> f64 {
@@ -235,7 +265,7 @@ impl Tiling {
         // Vectors of a block have what lies between rows where the last axis is not transformed; and its last
         // one may not be full.
         let lanes = LINE / element;
-        let blocks = (tiles / region::most_tiles(self, geometry, element) as f64).ceil();
+        let blocks = (tiles / self.most_tiles(geometry, element) as f64).ceil();
         let vectors = (tiles * reach(last) / (blocks * lanes as f64)).ceil();
         let filled = images * blocks * vectors * lanes as f64;
         let read = outer.iter().map(reach).product::<f64>();
@@ -263,7 +293,7 @@ impl Tiling {
         let rows = images * geometry.image_rows();
         let pairs = channels * outputs;
         let values = points * taps * pairs;
-        let cached = region::weight_bytes(self, geometry, element) <= WEIGHTS_BYTES;
+        let cached = self.weight_bytes(geometry, element) <= WEIGHTS_BYTES;
         let reads = if cached { 0.0 } else { images * blocks * values * RATES.read };
         let lift = if self.points() < MANY { RATES.lift } else { RATES.lift_many };
         let left = if taps > 1.0 && self.forms().len() > 1 { RATES.left } else { 0.0 };
