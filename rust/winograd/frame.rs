@@ -62,7 +62,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// All of them at so many points: of each part of a [`Desk`]. Values may be shared.
+    /// All of them at so many points: of each part of a desk in the nest. Values may be shared.
     pub fn parts(&self, (points, shared): (usize, bool)) -> [usize; 8] {
         let (values, sums) = (if shared { 0 } else { self.values * points }, self.sums * points);
         let staged = self.staged * self.planes;
