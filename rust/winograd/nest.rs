@@ -183,6 +183,11 @@ impl<'a, T: Tiled> Nest<'a, T> {
                     Some(at) => (self.parts, at),
                 };
                 let (left, part) = (at / parts, at % parts);
+                // Whatever happens to this thread from here on, those that wait for its part hear of it.
+                let pledge = match &self.values {
+                    Some((_, ready)) if item < first => Some(Pledge::of(&ready[left])),
+                    _ => None,
+                };
                 let (group, block) = (left / self.cuts.count(), left % self.cuts.count());
                 let wanted = self.cuts.region(self.tiling, block);
                 if region != wanted {
@@ -208,8 +213,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                         let len = sizes.values * self.tiling.points();
                         let bytes = (len * size_of::<T>()) as isize;
                         let to = values.at(left as isize * bytes, 0, bytes);
-                        if item < first {
-                            let pledge = Pledge::of(ready);
+                        if let Some(pledge) = pledge {
                             let channels = even_part(&channels, parts, part);
                             // SAFETY: `at` checked that the block's values are there, and no other thread
                             // has these channels.
