@@ -128,11 +128,6 @@ impl<'py> Call<'py> {
         Outcome::new(py, out, &expected, (&self.numbers, false), inputs)
     }
 
-    /// A part of the weight as it lies there, with the other sign if that is asked for.
-    fn weight_view(&self, part: (Part, bool)) -> View<'_> {
-        self.weight.view(self.weight.shape(), self.weight.array.strides().to_vec(), part)
-    }
-
     /// The real convolutions that it is.
     fn passes(&self) -> Vec<Pass> {
         self.numbers.passes((&self.x, &self.weight), false)
@@ -167,7 +162,7 @@ impl<'py> Call<'py> {
         work: impl FnOnce(&Problem<'_, T>) -> PyResult<R>,
     ) -> PyResult<R> {
         let nothing = Geometry { channels: 0, ..self.geometry.clone() };
-        let weight = self.weight_view(pass.second);
+        let weight = self.weight.whole(pass.second);
         let weights = Weights::new(&weight, self.weight.shape(), self.flip)?;
         let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
         let own = Prepared::new(false);
@@ -204,7 +199,7 @@ impl<'py> Call<'py> {
         let own = Prepared::new(false);
         let prepared = self.kept.as_ref().map_or(&own, |kept| &kept.get().of::<T>().forward);
         let pack = || {
-            let views = parts.map(|part| self.weight_view((part, false)));
+            let views = parts.map(|part| self.weight.whole((part, false)));
             complex::Packed::new::<T>(views.each_ref(), self.weight.shape(), team)
         };
         let packed = prepared.once(Slot::Three, pack)?;
@@ -327,7 +322,7 @@ impl<'py> Call<'py> {
     where
         Quad<SIGNED>: Tiled,
     {
-        let weight = self.weight_view((Part::Real, false));
+        let weight = self.weight.whole((Part::Real, false));
         let pack = || quads::Packed::new::<SIGNED>(&weight, self.weight.shape());
         let own = OnceLock::new();
         let packed = once(self.kept.as_ref().map_or(&own, |kept| kept.get().quads()), pack)?;
@@ -350,7 +345,7 @@ impl<'py> Call<'py> {
             others: (self.padding.magnitude(), bias),
             positions: self.geometry.positions(),
         };
-        let weight = self.weight_view((Part::Real, false));
+        let weight = self.weight.whole((Part::Real, false));
         let heaviest = || exact::heaviest(&weight, self.weight.shape());
         let float = sum.float(|| match &self.kept {
             Some(kept) => kept.get().heaviest(heaviest),
@@ -370,9 +365,7 @@ fn bias_of<T: Element>(bias: &Option<Array<'_>>, part: Part) -> Vec<T> {
     let Some(array) = bias else { return Vec::new() };
     let mut numbers = vec![T::default(); array.shape()[0]];
     if part == Part::Real || array.number.complex {
-        let strides = array.array.strides();
-        let view = array.view(array.shape(), strides.to_vec(), (part, false));
-        view.read(0, strides[0], &mut numbers);
+        array.whole((part, false)).read(0, array.array.strides()[0], &mut numbers);
     }
     numbers
 }

@@ -80,6 +80,11 @@ impl<'py> Array<'py> {
         self.swapped || matches!(scalar, Scalar::F16 | Scalar::Bf16)
     }
 
+    /// A view of a part of it as it is, with the other sign if `negated`.
+    pub(super) fn whole(&self, part: (Part, bool)) -> View<'_> {
+        self.view(self.shape(), self.array.strides().to_vec(), part)
+    }
+
     /// A view of a part of it with its axes in another order, with the other sign if `negated`.
     pub(super) fn view(
         &self,

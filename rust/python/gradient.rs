@@ -18,7 +18,6 @@ use crate::parallel::Team;
 use crate::plan::{Asked, Planned};
 use crate::store::Store;
 use crate::tile::{self, Tiled};
-use crate::view::View;
 
 /// The adjoint of a convolution, with its arguments parsed and checked.
 struct Call<'py> {
@@ -55,8 +54,7 @@ impl<'py> Call<'py> {
             let (lens, strides) = canonical(&self.geometry, &gradient.array);
             let gradient = gradient.view(&lens, strides, (pass.first, false));
             let lens = self.weight.shape();
-            let strides = self.weight.array.strides().to_vec();
-            let weight = self.weight.view(lens, strides, pass.second);
+            let weight = self.weight.whole(pass.second);
             let (out_lens, out_strides) = canonical(&self.geometry, &result.sums);
             let out = result.view::<T>(pass.result, &out_lens, out_strides);
             let bias = super::bias(&self.bias, &pass);
@@ -557,11 +555,6 @@ fn copied<'py>(
     Array::new("grad_output", copy.finish()?.bind(py), &Wanted::default())
 }
 
-/// A part of an array as it is.
-fn whole<'a>(array: &'a Array<'_>, part: Part) -> View<'a> {
-    array.view(array.shape(), array.array.strides().to_vec(), (part, false))
-}
-
 fn copy_to<T: Tiled>(
     py: Python<'_>,
     gradient: &Array<'_>,
@@ -570,10 +563,11 @@ fn copy_to<T: Tiled>(
 ) -> PyResult<()> {
     let shape = gradient.shape();
     let len = shape.iter().product::<usize>();
-    let y = y.and_then(|(y, activation)| Some((whole(y, Part::Real), activation.bounds()?)));
+    let y =
+        y.and_then(|(y, activation)| Some((y.whole((Part::Real, false)), activation.bounds()?)));
     let parts = [Part::Real, Part::Imaginary];
     for part in parts.into_iter().take(if gradient.number.complex { 2 } else { 1 }) {
-        let from = whole(gradient, part);
+        let from = gradient.whole((part, false));
         let strides = copy.sums.strides().to_vec();
         let step = *strides.last().expect("a gradient has axes");
         let to = copy.view::<T>(part, shape, strides);

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::OnceLock;
 
-use numpy::prelude::*;
 use pyo3::prelude::*;
 
 use super::arguments::{self, Any, Constant, boolean, spec};
@@ -101,8 +100,7 @@ impl Kept {
     ) -> PyResult<()> {
         let kernels = tile::kernels::<T>()?;
         let threads = parallel::num_threads()?;
-        let strides = weight.array.strides().to_vec();
-        let view = weight.view(weight.shape(), strides, (Part::Real, false));
+        let view = weight.whole((Part::Real, false));
         interruptible(py, geometry.flops(), |stop| {
             let weights = Weights::new(&view, weight.shape(), flip)?;
             let packed = Packed::new(&weights, geometry, kernels, &Team { threads, stop })?;
