@@ -16,8 +16,11 @@ pub const MAX_THREADS: usize = 1024;
 /// How often the calling thread asks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long a call waits for its helpers before it falls asleep.
-const SPIN: Duration = Duration::from_micros(50);
+/// How long a call waits for its helpers before it falls asleep, and a helper that has done its part for another.
+/// Who sleeps is awake some 60 us after what it waits for, and an item can take longer than that. (3x3 on two
+/// threads, weights packed, with this and without: 64 channels of 56 x 56 0.61 and 0.79 ms, 512 of 7 x 7 0.90 and 0.98;
+/// Sapphire Rapids, a virtual machine.)
+const SPIN: Duration = Duration::from_micros(300);
 
 /// Work between readings of the clock, in vector operations: some 50 us.
 const CLOCK_WORK: usize = 1 << 18;
@@ -106,6 +109,17 @@ fn pool(helpers: usize) -> Option<&'static rayon::ThreadPool> {
     Some(&made.pool)
 }
 
+/// How often helpers were called.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps a helper awake for the call that comes after the one of that number.
+fn linger(call: usize) {
+    let begin = Instant::now();
+    while CALLS.load(Ordering::Relaxed) == call && begin.elapsed() < SPIN {
+        std::hint::spin_loop();
+    }
+}
+
 /// Why a call ended before its work did; some of its result is not written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stopped {
@@ -133,14 +147,36 @@ pub struct Team<'a> {
 }
 
 /// What the threads of a call share.
-#[derive(Default)]
-struct Shared {
-    next: AtomicUsize,
+struct Shared<'a> {
+    /// Items of each stage.
+    stages: &'a [usize],
+    seats: usize,
+    /// Of each stage, how many items of each seat's part were taken.
+    taken: Vec<AtomicUsize>,
     stopped: AtomicBool,
     reason: Mutex<Option<Stopped>>,
 }
 
-impl Shared {
+impl<'a> Shared<'a> {
+    fn new(stages: &'a [usize], seats: usize) -> Self {
+        Shared {
+            stages,
+            seats,
+            taken: (0..stages.len() * seats).map(|_| AtomicUsize::new(0)).collect(),
+            stopped: AtomicBool::new(false),
+            reason: Mutex::new(None),
+        }
+    }
+
+    /// An item of a stage: of a seat's own part, or then of another's.
+    fn take(&self, stage: usize, seat: usize) -> Option<usize> {
+        (seat..self.seats).chain(0..seat).find_map(|of| {
+            let part = even_part(&(0..self.stages[stage]), self.seats, of);
+            let taken = self.taken[stage * self.seats + of].fetch_add(1, Ordering::Relaxed);
+            (taken < part.len()).then_some(part.start + taken)
+        })
+    }
+
     fn stop(&self, reason: Stopped) {
         self.stopped.store(true, Ordering::Relaxed);
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
@@ -149,8 +185,10 @@ impl Shared {
 
 /// One thread's part in a call.
 pub struct Turn<'a> {
-    items: usize,
-    shared: &'a Shared,
+    shared: &'a Shared<'a>,
+    seat: usize,
+    /// The stage that it is in, and the first item of that.
+    stage: Cell<(usize, usize)>,
     /// Work since the clock was last read.
     work: Cell<usize>,
     /// On the calling thread: what to ask, and when it last did.
@@ -160,8 +198,14 @@ pub struct Turn<'a> {
 impl Turn<'_> {
     /// The next item to do, or `None` when all are taken or the call was stopped.
     pub fn next(&self) -> Option<usize> {
-        let item = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        (item < self.items && self.goes_on(ITEM_WORK)).then_some(item)
+        loop {
+            let (stage, first) = self.stage.get();
+            let items = self.shared.stages.get(stage)?;
+            if let Some(item) = self.shared.take(stage, self.seat) {
+                return self.goes_on(ITEM_WORK).then_some(first + item);
+            }
+            self.stage.set((stage + 1, first + items));
+        }
     }
 
     /// Whether to go on with so much more work, in vector operations. Cheap enough for every tile.
@@ -184,23 +228,43 @@ impl Turn<'_> {
 }
 
 impl Team<'_> {
-    /// Runs `part` on every thread of the team; together they take the items from 0 to `items` in
-    /// order, one at a time. The caller starts at once, and when this returns all have ended.
+    /// Runs `part` on every thread of the team; together they take the items from 0 to `items`, one at a
+    /// time. The caller starts at once, and when this returns all have ended.
+    ///
+    /// Each has a part of the items of its own, one behind the other, and then helps with those of others. So a call
+    /// like the one before finds in its core's caches what that left there: lines that another core has written
+    /// come slowly. (Depthwise 3x3 on 144 channels of 56 x 56, two threads: 0.073 ms, and 0.088 with one counter for
+    /// all; Sapphire Rapids.)
     pub fn share(
         &self,
         items: usize,
         part: impl Fn(&Turn<'_>) -> Result<(), Error> + Sync,
     ) -> Result<(), Stopped> {
-        let shared = Shared::default();
-        let take = |poll| {
-            let turn = Turn { items, shared: &shared, work: Cell::new(0), poll };
+        self.share_stages(&[items], part)
+    }
+
+    /// The same with items in stages of so many each, numbered on: all of a stage are taken before one of the
+    /// next is.
+    pub fn share_stages(
+        &self,
+        stages: &[usize],
+        part: impl Fn(&Turn<'_>) -> Result<(), Error> + Sync,
+    ) -> Result<(), Stopped> {
+        let most = stages.iter().copied().max().unwrap_or(0);
+        let seats = self.threads.min(most).max(1);
+        let shared = Shared::new(stages, seats);
+        let take = |seat, poll| {
+            let (stage, work) = (Cell::new((0, 0)), Cell::new(0));
+            let turn = Turn { shared: &shared, seat, stage, work, poll };
             part(&turn).unwrap_or_else(|error| shared.stop(error.into()));
         };
-        let caller = || take(Some((self.stop, Cell::new(None))));
-        let helpers = self.threads.min(items).saturating_sub(1);
+        let caller = || take(0, Some((self.stop, Cell::new(None))));
+        let seated = AtomicUsize::new(1);
+        let helper = || take(seated.fetch_add(1, Ordering::Relaxed), None);
+        let helpers = seats - 1;
         match if helpers > 0 { pool(helpers) } else { None } {
             None => caller(),
-            Some(pool) => help((pool, helpers), &|| take(None), caller, || {
+            Some(pool) => help((pool, helpers), &helper, caller, || {
                 if (self.stop)() {
                     shared.stop(Stopped::Interrupted);
                 }
@@ -231,6 +295,7 @@ fn help(
         panicked: AtomicBool::new(false),
         owner: std::thread::current(),
     });
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     for _ in 0..helpers {
         let door = door.clone();
         pool.spawn(move || {
@@ -240,6 +305,7 @@ fn help(
                 }
                 door.leave();
             }
+            linger(call);
         });
     }
     // Waits even if `caller` panics.
@@ -331,7 +397,7 @@ mod tests {
     #[test]
     fn a_stopped_call_says_so_and_ends_on_every_thread() {
         let team = Team { threads: 3, stop: &|| true };
-        let done = team.share(usize::MAX / 2, |turn| {
+        let done = team.share(1 << 40, |turn| {
             while turn.next().is_some() {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -343,7 +409,7 @@ mod tests {
     #[test]
     fn an_error_on_one_thread_ends_the_call() {
         let error = Error::NoMemory { what: "a test", bytes: 1 };
-        let done = Team { threads: 3, stop: &|| false }.share(usize::MAX / 2, |turn| {
+        let done = Team { threads: 3, stop: &|| false }.share(1 << 40, |turn| {
             while let Some(item) = turn.next() {
                 if item == 1000 {
                     return Err(error.clone());

@@ -156,7 +156,7 @@ pub fn convolve<T: Tiled>(
     };
     let mut space = frame.space::<T>()?;
     let nest = Nest::new(problem, &tiling, weights, (kernels, engine), (frame, &mut space))?;
-    team.share(nest.items(), |turn| nest.work(turn))?;
+    team.share_stages(&nest.stages(), |turn| nest.work(turn))?;
     if nest.odd_weights() {
         return contract::direct(problem, kernels, team);
     }

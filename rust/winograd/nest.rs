@@ -152,10 +152,10 @@ impl<'a, T: Tiled> Nest<'a, T> {
         if self.values.is_some() { self.parts.min(self.problem.geometry.channels) } else { 0 }
     }
 
-    /// Items of work: parts of the input of blocks where these are shared, then blocks of each group and parts
+    /// Items of work: parts of the input of blocks where these are shared; then blocks of each group and parts
     /// of its output channels.
-    pub fn items(&self) -> usize {
-        self.blocks() * (self.shares() + self.parts)
+    pub fn stages(&self) -> [usize; 2] {
+        [self.shares(), self.parts].map(|parts| self.blocks() * parts)
     }
 
     /// One thread's part: takes items until there are none.
@@ -176,7 +176,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let mut desk = Desk { staged, dealt, results, values, sums, totals, weights, turned };
             let (mut region, mut shape) = (Region::default(), Shape::default());
             let mut analysed = None;
-            let first = self.blocks() * self.shares();
+            let [first, _] = self.stages();
             while let Some(item) = turn.next() {
                 let (parts, at) = match item.checked_sub(first) {
                     None => (self.shares(), item),
