@@ -83,7 +83,7 @@ fn slides(geometry: &Geometry, lanes: usize) -> bool {
     let [.., along, row] = geometry.axes.as_slice() else { return false };
     steps(geometry).is_some_and(|(stride, _)| stride <= MOST_STRIDE)
         && matches!(along.kernel, 3 | 5 | 7)
-        && row.output >= lanes
+        && row.output >= lanes / 4
 }
 
 /// The predicted time of a convolution of elements of some bytes.

@@ -58,6 +58,9 @@ pub struct SlideInPlace<'a, T> {
     pub taken: &'a [[u32; MOST_VECTORS]],
     /// Which lanes of each vector are results.
     pub kept: &'a [u32; MOST_VECTORS],
+    /// Elements between the weights of a vector and those of the next, where vectors are cut: 0 if all are of one
+    /// channel. As many channels as make up for the latency of sums slide together where planes are narrow.
+    pub apart: usize,
 }
 
 /// Lines to ask for while windows slide, so that they are in the second-level cache when they are staged.
@@ -101,7 +104,7 @@ pub struct Slides<T: 'static> {
     /// For vectors of positions that are read where they lie, of square kernels. Of those that are not
     /// [`is_masked`], all elements exist, and so do all results.
     pub in_place: &'static [SlidingInPlace<T>],
-    /// The same where any element may be missing, and any lane no result.
+    /// The same where any element may be missing, and any lane no result; vectors may be of channels of their own.
     pub cut: &'static [SlidingInPlace<T>],
 }
 
@@ -127,7 +130,7 @@ struct Sums<V, const K: usize, const NV: usize>([[V; NV]; K]);
 // unless they disappear in them.
 impl<V: Vector, const K: usize, const NV: usize> Sums<V, K, NV> {
     /// Adds the products of one tap of row `j` of those that are `S` rows further for each output, with the
-    /// weights of its column: numbers, or vectors.
+    /// weights of its column: numbers, or vectors. Those of each vector of values lie `apart` elements further.
     ///
     /// # Safety
     /// The CPU must have the instructions of `V`, and there must be `K` weights.
@@ -135,17 +138,18 @@ impl<V: Vector, const K: usize, const NV: usize> Sums<V, K, NV> {
     unsafe fn add<const S: usize, const CHANNELS: bool>(
         &mut self,
         values: [V; NV],
-        weights: *const V::Element,
+        (weights, apart): (*const V::Element, usize),
         j: usize,
     ) {
         for (age, sums) in self.0.iter_mut().enumerate().take(K.div_ceil(S)) {
             let y = age * S + j;
             if y < K {
                 let at = weights.wrapping_add(y * if CHANNELS { V::LANES } else { 1 });
-                // SAFETY: the caller vouches for the instructions and the weights.
-                unsafe {
-                    let factor = if CHANNELS { V::load(at) } else { V::splat(at) };
-                    for (sum, value) in sums.iter_mut().zip(values) {
+                for (v, (sum, value)) in sums.iter_mut().zip(values).enumerate() {
+                    let at = at.wrapping_add(v * apart);
+                    // SAFETY: the caller vouches for the instructions and the weights.
+                    unsafe {
+                        let factor = if CHANNELS { V::load(at) } else { V::splat(at) };
                         *sum = factor.mul_add(value, *sum);
                     }
                 }
@@ -163,10 +167,10 @@ impl<V: Vector, const K: usize, const NV: usize> Sums<V, K, NV> {
         let mut done = self.0[oldest];
         // SAFETY: the caller vouches for the instructions and the bias.
         unsafe {
-            for sum in &mut done {
+            for (v, sum) in done.iter_mut().enumerate() {
                 match finish.bias {
                     Bias::None => {}
-                    Bias::Rows(bias, _) => *sum = sum.add(V::splat(bias)),
+                    Bias::Rows(bias, each) => *sum = sum.add(V::splat(bias.wrapping_add(v * each))),
                     Bias::Lanes(bias) => *sum = sum.add(V::load(bias)),
                 }
                 if let Some((low, high)) = finish.clip {
@@ -234,7 +238,7 @@ pub unsafe fn slide<
                     for (value, column) in values.iter_mut().zip(&columns) {
                         *value = V::load(at.wrapping_offset(column.from));
                     }
-                    sums.add::<S, CHANNELS>(values, weights, j);
+                    sums.add::<S, CHANNELS>(values, (weights, 0), j);
                     weights = weights.wrapping_add(column);
                 }
             }
@@ -255,11 +259,11 @@ pub unsafe fn slide<
 const ROWS_AHEAD: isize = 4;
 
 /// The same of vectors of positions that are read where they lie, of a kernel of `K` taps a row too. With `CUT`,
-/// any element may be missing, and any lane no result.
+/// any element may be missing, and any lane no result, and each vector may be of a channel of its own.
 ///
 /// # Safety
 /// As for [`slide`], but elements need to be there only as `inside`, `taken` and [`is_masked`] say, and results
-/// as `kept` does; there must be a column more of weights.
+/// as `kept` does; there must be a column more of weights, for each vector `apart` elements further.
 #[inline(always)]
 pub unsafe fn slide_in_place<
     V: Vector,
@@ -275,6 +279,7 @@ pub unsafe fn slide_in_place<
     let taps: [isize; K] = std::array::from_fn(|tap| slide.taps[tap]);
     let taken: [[u32; NV]; K] =
         std::array::from_fn(|tap| std::array::from_fn(|v| place.taken[tap][v]));
+    let apart = if CUT { place.apart } else { 0 };
     let oldest = K.div_ceil(S) - 1;
     let mut to = slide.out;
     // SAFETY: the caller vouches for the instructions and every address.
@@ -297,7 +302,7 @@ pub unsafe fn slide_in_place<
                 if !place.inside.contains(&(i * S + j)) {
                     let one = V::splat(&V::Element::from_f64(1.0));
                     let padding = slide.weights.as_ptr().wrapping_add(K * K);
-                    sums.add::<S, false>([one; NV], padding, j);
+                    sums.add::<S, false>([one; NV], (padding, apart), j);
                     continue;
                 }
                 for tap in 0..K {
@@ -311,7 +316,8 @@ pub unsafe fn slide_in_place<
                             V::load(at)
                         };
                     }
-                    sums.add::<S, false>(values, slide.weights.as_ptr().wrapping_add(tap * K), j);
+                    let weights = slide.weights.as_ptr().wrapping_add(tap * K);
+                    sums.add::<S, false>(values, (weights, apart), j);
                 }
             }
             let done = sums.next::<S>(&slide.finish);
@@ -330,17 +336,15 @@ pub unsafe fn slide_in_place<
 /// the kernel, the stride, and vectors: [`slide`] and [`slide_in_place`].
 macro_rules! slides {
     ($run:ident, $in_place:ident,
-     $($kernel:literal / $stride:literal: [$($vectors:literal)*] [$($place:literal)*]),*) => {
+     $($kernel:literal / $stride:literal:
+        [$($vectors:literal)*] [$($place:literal)*] [$($cut:literal)*]),*) => {
         &[$($crate::tile::slide::Slides {
             kernel: $kernel,
             stride: $stride,
             positions: &[$($run::<$kernel, $stride, $vectors, false>),*],
             channels: &[$($run::<$kernel, $stride, $vectors, true>),*],
             in_place: &[$($in_place::<$kernel, $stride, $place, false>),*],
-            cut: &[
-                $in_place::<$kernel, $stride, 1, true>,
-                $in_place::<$kernel, $stride, 2, true>,
-            ],
+            cut: &[$($in_place::<$kernel, $stride, $cut, true>),*],
         }),*]
     };
 }

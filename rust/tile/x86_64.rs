@@ -141,20 +141,20 @@ vector!(
 macro_rules! isa {
     ($tables:ident, $isa:expr, $features:literal,
      [$single:ident $double:ident $int:ident $long:ident],
-     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt),*) => {
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt $cut:tt),*) => {
         static $tables: Tables = Tables {
             single: isa!(@one $isa, $features, f32, $single, transpose_single,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
             double: isa!(@one $isa, $features, f64, $double, transpose_double,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
             int: isa!(@one $isa, $features, i32, $int, transpose_int,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
             long: isa!(@one $isa, $features, i64, $long, transpose_long,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
         };
     };
     (@one $isa:expr, $features:literal, $element:ident, $vector:ident, $transpose:ident,
-     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt),*) => {{
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt $cut:tt),*) => {{
         #[target_feature(enable = $features)]
         unsafe fn tile<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, $element>) {
             // SAFETY: the caller vouches for the tile; this function's features are the vector's.
@@ -179,7 +179,7 @@ macro_rules! isa {
             lanes: <$vector as Vector>::LANES,
             table: table!(tile, false, $($columns: $rows),*),
             dots: table!(tile, true, $($columns: $rows),*),
-            slides: slides!(window, in_place, $($kernel / $stride: $vectors $place),*),
+            slides: slides!(window, in_place, $($kernel / $stride: $vectors $place $cut),*),
             transpose: $transpose,
         }
     }};
@@ -195,18 +195,18 @@ isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d 
     6: [1 2 3 4],
     7: [1 2 3],
     8: [1 2];
-    3 / 1: [1 2 3 4] [1 2 3 4 5 6 7], 3 / 2: [1 2 3 4] [1 2 3 4],
-    5 / 1: [1 2 3 4] [1 2 3 4 5], 5 / 2: [1 2 3 4] [1 2 3 4],
-    7 / 1: [1 2 3] [1 2 3], 7 / 2: [1 2 3 4] [1 2 3 4]);
+    3 / 1: [1 2 3 4] [1 2 3 4 5 6 7] [1 2 3 4], 3 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4],
+    5 / 1: [1 2 3 4] [1 2 3 4 5] [1 2 3 4], 5 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4],
+    7 / 1: [1 2 3] [1 2 3] [1 2 3], 7 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4]);
 // 16 registers.
 isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
     2: [1 2 3 4 5 6],
     3: [1 2 3],
     4: [1 2];
-    3 / 1: [1 2 3] [1 2 3], 3 / 2: [1 2 3 4] [1 2 3],
-    5 / 1: [1 2] [1 2], 5 / 2: [1 2 3] [1 2 3],
-    7 / 1: [1] [1], 7 / 2: [1 2] [1 2]);
+    3 / 1: [1 2 3] [1 2 3] [1 2 3], 3 / 2: [1 2 3 4] [1 2 3] [1 2 3],
+    5 / 1: [1 2] [1 2] [1 2], 5 / 2: [1 2 3] [1 2 3] [1 2 3],
+    7 / 1: [1] [1] [1], 7 / 2: [1 2] [1 2] [1 2]);
 
 /// # Safety
 /// The CPU must have AVX2; as for [`super::transpose::plain`].

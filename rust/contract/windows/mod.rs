@@ -90,8 +90,8 @@ impl<'a, T: Tiled> Windows<'a, T> {
         let neighbours = store.is_direct() && store.step() == size;
         let fits = row.output >= lanes;
         let apart = store.out.strides()[0] == size && geometry.outputs == 1;
-        let place = if neighbours && row.output >= lanes / 2 {
-            InPlace::new(problem, slides)
+        let place = if neighbours && row.output >= lanes / 4 {
+            InPlace::new(problem, slides, lanes)
         } else {
             None
         };
@@ -162,17 +162,23 @@ impl<'a, T: Tiled> Windows<'a, T> {
 
     /// Elements of weights, of results, and of a slab, which each thread needs.
     fn scratch(&self) -> usize {
-        self.cell * CHAIN
-            + self.aside
-            + match &self.source {
-                Source::InPlace(_) => 0,
-                Source::Slab(slab) => self.cell * slab.layout.size(1, self.kernels.lanes),
+        match &self.source {
+            Source::InPlace(place) => place.weights(),
+            Source::Slab(slab) => {
+                self.cell * (CHAIN + slab.layout.size(1, self.kernels.lanes)) + self.aside
             }
+        }
     }
 
-    /// A group of a block each, or as many as a cell holds. The last one may hold more.
+    /// A group of a block each, or as many as a cell holds, of which the last one may hold more; or output channels
+    /// that slide together.
     pub fn items(&self) -> usize {
-        self.cells() * self.blocks.iter().product::<usize>()
+        let Geometry { groups, outputs, .. } = self.problem.geometry;
+        let each = match &self.source {
+            Source::InPlace(place) => (groups * outputs).div_ceil(place.together),
+            Source::Slab(_) => self.cells(),
+        };
+        each * self.blocks.iter().product::<usize>()
     }
 
     fn cells(&self) -> usize {
@@ -181,14 +187,12 @@ impl<'a, T: Tiled> Windows<'a, T> {
 
     /// One thread's part: takes items until there are none.
     pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
-        with_scratch(self.scratch(), |scratch: &mut [T]| {
-            let (weights, scratch) = scratch.split_at_mut(CHAIN * self.cell);
-            match &self.source {
-                Source::InPlace(place) => self.work_in_place(turn, place, weights),
-                Source::Slab(slab) => {
-                    let (aside, staged) = scratch.split_at_mut(self.aside);
-                    self.work_staged(turn, slab, &mut Desk { weights, staged, aside });
-                }
+        with_scratch(self.scratch(), |scratch: &mut [T]| match &self.source {
+            Source::InPlace(place) => self.work_in_place(turn, place, scratch),
+            Source::Slab(slab) => {
+                let (weights, scratch) = scratch.split_at_mut(CHAIN * self.cell);
+                let (aside, staged) = scratch.split_at_mut(self.aside);
+                self.work_staged(turn, slab, &mut Desk { weights, staged, aside });
             }
         })
     }

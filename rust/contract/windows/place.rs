@@ -15,17 +15,24 @@ use crate::view::Memory;
 /// Most taps of a row of a kernel that slides in place.
 const MOST_TAPS: usize = 7;
 
+/// Elements from the weights of an output channel, with their column more, to those of the next.
+const WEIGHTS: usize = (MOST_TAPS * (MOST_TAPS + 1)).next_power_of_two();
+
 /// An input whose planes are read where they lie.
 pub(super) struct InPlace<'a, T> {
     memory: Memory<'a, T>,
     /// Elements between channels, images and positions of each axis.
     strides: Vec<isize>,
+    /// Output channels that slide together, a vector each, where rows are no longer than that: sums of one vector
+    /// would wait for each other, and what is done once for them takes longer than the products. (One by one, 3x3 on
+    /// 960 channels of 7 x 7 takes 0.105 ms instead of 0.078, 5x5 0.147 instead of 0.118; Sapphire Rapids.)
+    pub together: usize,
 }
 
 impl<'a, T: Tiled> InPlace<'a, T> {
     /// Of a problem with windows of these slides, if they are square and neighbours are read, and what lies
     /// outside of the planes is zeros.
-    pub fn new(problem: &Problem<'a, T>, slides: &Slides<T>) -> Option<Self> {
+    pub fn new(problem: &Problem<'a, T>, slides: &Slides<T>, lanes: usize) -> Option<Self> {
         let Problem { geometry, x, padding, .. } = problem;
         let [outer @ .., along, row] = geometry.axes.as_slice() else { return None };
         let square = row.kernel == along.kernel && row.kernel <= MOST_TAPS;
@@ -42,7 +49,13 @@ impl<'a, T: Tiled> InPlace<'a, T> {
         (square && zeros && whole && neighbours).then(|| InPlace {
             memory,
             strides: x.strides().iter().map(|stride| stride / size).collect(),
+            together: if row.output <= lanes { slides.cut.len() } else { 1 },
         })
+    }
+
+    /// Elements of the weights of output channels that slide together.
+    pub fn weights(&self) -> usize {
+        self.together * WEIGHTS
     }
 
     /// The plane of a group at a block, as the index of its first element.
@@ -92,13 +105,18 @@ struct Strip {
 }
 
 impl Row {
-    /// With the most vectors that slide together, whole or cut, and bytes between neighbouring results.
+    /// With the most vectors that slide together, whole or cut, and bytes between neighbouring results. Of more
+    /// channels that do, each has one of the vectors, and all are alike.
     fn new(
         row: &Axis,
         (width, lanes): (&Range<usize>, usize),
-        most: [usize; 2],
+        (most, together): ([usize; 2], usize),
         column: isize,
     ) -> Self {
+        if together > 1 {
+            let strips = vec![Strip::new(row, (0..together).map(|_| 0), (width, lanes), column)];
+            return Row { width: width.clone(), strips, cut: true };
+        }
         let vectors = width.len().div_ceil(lanes);
         // The last vector ends where the row does, so that all are whole; or it is cut.
         let last = width.len().saturating_sub(lanes);
@@ -177,34 +195,36 @@ impl<T: Tiled> Windows<'_, T> {
         let [.., column] = *store.out.strides() else { unreachable!("windows have rows") };
         let Slides { in_place, cut, .. } = self.slides;
         let (mut now, mut block, mut row) = (None, Block::default(), Row::default());
+        let channels = geometry.groups * geometry.outputs;
+        let chunks = channels.div_ceil(place.together);
         while let Some(item) = turn.next() {
-            let (part, group) = (item / geometry.groups, item % geometry.groups);
+            let (part, chunk) = (item / chunks, item % chunks);
             // Planes may be so small that what is the same in all would take longer than they do.
             if now.replace(part) != Some(part) {
                 block = self.block(part);
                 let width = &block.0[axis];
                 if row.width != *width {
-                    let most = [in_place.len(), cut.len()];
+                    let most = ([in_place.len(), cut.len()], place.together);
                     row = Row::new(&geometry.axes[axis], (width, self.kernels.lanes), most, column);
                 }
             }
-            let output = |output| {
+            let first = chunk * place.together;
+            let outputs = first..channels.min(first + place.together);
+            for (output, weights) in outputs.clone().zip(weights.chunks_exact_mut(WEIGHTS)) {
                 self.read_weights(output, weights);
                 read_padding(geometry.axes[axis].kernel, weights);
-                self.output_in_place(place, (output, &block, &row), weights)
-            };
-            let done = (group * geometry.outputs..(group + 1) * geometry.outputs).map(output).sum();
-            if !turn.goes_on(done) {
+            }
+            if !turn.goes_on(self.output_in_place(place, (outputs, &block, &row), weights)) {
                 return;
             }
         }
     }
 
-    /// Computes an output channel of a block.
+    /// Computes an output channel of a block, or those that slide together.
     fn output_in_place(
         &self,
         place: &InPlace<'_, T>,
-        (output, block, vectors): (usize, &Block, &Row),
+        (outputs, block, vectors): (Range<usize>, &Block, &Row),
         weights: &[T],
     ) -> usize {
         let Problem { store, geometry, .. } = self.problem;
@@ -214,8 +234,16 @@ impl<T: Tiled> Windows<'_, T> {
         let [channel, ref between @ ..] = *store.out.strides() else { unreachable!("see above") };
         let [.., row_out, _] = *between else { unreachable!("see above") };
         let [.., row_in, _] = *place.strides else { unreachable!("see above") };
-        let plane = place.plane(geometry, output / geometry.outputs, block);
-        let to = output as isize * channel + block.start(between);
+        let plane_of = |output| place.plane(geometry, output / geometry.outputs, block);
+        let (plane, together) = (plane_of(outputs.start), place.together > 1);
+        // How far the input and the results of each lie behind those of the first.
+        let behind = |v: usize| Column {
+            from: plane_of(outputs.start + v) - plane,
+            to: v as isize * channel,
+        };
+        let furthest = behind(outputs.len() - 1);
+        let finish = store.finish(outputs.start, outputs.len(), together);
+        let to = outputs.start as isize * channel + block.start(between);
         let taps: [isize; MOST_TAPS] = std::array::from_fn(|tap| (tap * row.dilation) as isize);
         let stride = self.slides.stride;
         let pitch = along.dilation as isize * row_in;
@@ -224,10 +252,20 @@ impl<T: Tiled> Windows<'_, T> {
         let table = if vectors.cut { cut } else { in_place };
         let (kept, kept_len) = row.kept();
         for strip in &vectors.strips {
-            let columns = &strip.columns[..strip.count];
-            // Columns are neighbours in the result, so the last one goes furthest.
-            let results = strip.kept[strip.count - 1].count_ones() as isize * size;
-            let (low, high) = (columns[0].to, columns[strip.count - 1].to + results);
+            let mut columns = strip.columns;
+            let columns = &mut columns[..if together { outputs.len() } else { strip.count }];
+            let last = columns.len() - 1;
+            // Columns of a channel are neighbours in the result, so the last one goes furthest.
+            let results = strip.kept[last].count_ones() as isize * size;
+            let (low, high) = (columns[0].to, columns[last].to + results);
+            let (low, high) = (low + furthest.to.min(0), high + furthest.to.max(0));
+            if together {
+                for (v, column) in columns.iter_mut().enumerate() {
+                    let behind = behind(v);
+                    column.from += behind.from;
+                    column.to += behind.to;
+                }
+            }
             for phase in 0..self.phases.min(height.len()) {
                 let outputs = (height.len() - phase).div_ceil(self.phases);
                 let first = (height.start + phase) * along.stride;
@@ -243,8 +281,8 @@ impl<T: Tiled> Windows<'_, T> {
                     let last = (kept + kept_len - 1) as isize;
                     place.memory.at(
                         plane,
-                        ends[0].min(ends[1]) + kept as isize,
-                        ends[0].max(ends[1]) + last,
+                        ends[0].min(ends[1]) + kept as isize + furthest.from.min(0),
+                        ends[0].max(ends[1]) + last + furthest.from.max(0),
                     )
                 };
                 let below = (outputs - 1) as isize * row_out * self.phases as isize;
@@ -259,17 +297,19 @@ impl<T: Tiled> Windows<'_, T> {
                     outputs,
                     out: store.out.at(to, low + below.min(0), high + below.max(0)),
                     out_row: row_out * self.phases as isize,
-                    finish: self.finish(output),
+                    finish,
                     ahead: Ahead::NOTHING,
                 };
-                let slide = SlideInPlace { slide, inside, taken: &strip.taken, kept: &strip.kept };
+                let (taken, kept) = (&strip.taken, &strip.kept);
+                let apart = if together { WEIGHTS } else { 0 };
+                let slide = SlideInPlace { slide, inside, taken, kept, apart };
                 // SAFETY: the table is only reached through `kernels_of`, which checked the CPU. What is read
-                // lies in rows inside the plane, and in the part of them that is kept: of the others no bit is
+                // lies in rows inside the planes, and in the part of them that is kept: of the others no bit is
                 // set, and `is_cut` saw that vectors without masks have all bits set; the first `at` checked
-                // the ends of that part. The second `at` checked every result, which this thread alone writes,
-                // since each item has results of its own; `read_weights` read weights for all taps, and
-                // `read_padding` a column more.
-                unsafe { table[strip.count - 1](&slide) }
+                // the ends of that part, in the first and the last plane. The second `at` checked every
+                // result, which this thread alone writes, since each item has results of its own;
+                // `read_weights` read weights for all taps, and `read_padding` a column more.
+                unsafe { table[last](&slide) }
             }
         }
         let operations = vectors.strips.iter().map(|strip| strip.count).sum::<usize>();
