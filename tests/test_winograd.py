@@ -29,7 +29,7 @@ LAYERS = {
     "far signal": case((1, 3, 40), (9, 3, 3), padding=31, dilation=31),
     "image": case((2, 30, 57, 59), (33, 30, 3, 3), padding=1, activation="relu"),
     "long rows": case((1, 3, 9, 700), (5, 3, 3, 3), padding=(1, 2), padding_mode="reflect"),
-    "many channels": case((1, 300, 14, 13), (70, 300, 3, 3), padding=1),
+    "many channels": case((1, 300, 14, 13), (66, 300, 3, 3), padding=1),
     "many of both": case((1, 160, 14, 15), (128, 160, 3, 3), padding=1, activation="relu"),
     "many outputs": case((1, 5, 30, 31), (150, 5, 3, 3)),
     "small images": case((19, 20, 5, 7), (24, 20, 3, 3), padding=1),
@@ -42,6 +42,11 @@ LAYERS = {
     "stride left": case((1, 20, 30, 41), (17, 20, 3, 3), stride=(2, 1), padding=1),
     "stride left within": case((1, 20, 30, 41), (17, 20, 3, 3), stride=(1, 3), padding=1),
     "dilated": case((1, 20, 30, 41), (17, 20, 3, 3), dilation=(4, 2), padding=4),
+    "dilated, many outputs": case((1, 60, 24, 24), (48, 60, 3, 3), dilation=(3, 4), padding=4),
+    "dilated rows": case((1, 20, 30, 41), (48, 20, 5, 3), dilation=(1, 3), padding="same"),
+    # Blocks have some residues of the last axis, but not all.
+    "farther signal": case((1, 100, 2000), (34, 100, 3), dilation=500, padding=500),
+    "farther, many outputs": case((1, 100, 2001), (60, 100, 3), dilation=500, padding=500),
     "volume": case((1, 12, 9, 14, 15), (14, 12, 3, 3, 3), padding=1),
     "deep volume": case((1, 24, 10, 18, 18), (40, 24, 3, 3, 3)),
     "wide volume": case((1, 96, 8, 16, 16), (96, 96, 3, 3, 3), padding=1),
@@ -130,7 +135,7 @@ def test_forms():
 def test_roles():
     """Rows are tiles where vectors of output channels are full, or nearly."""
     by_tiles = {name for name, problem in EXACT.items() if problem.facts()["roles"][0] == "tiles"}
-    assert by_tiles >= {"many of both", "many outputs", "low image"}
+    assert by_tiles >= {"many of both", "many outputs", "low image", "dilated, many outputs"}
     assert set(EXACT) - by_tiles >= {"image", "many channels", "depthwise"}
 
 

@@ -72,9 +72,11 @@ pub struct Across<'a, T> {
     pub step: usize,
     /// How many tiles.
     pub tiles: usize,
-    /// A plane of vectors for each output of a tile, or for each row of them if they are `dealt`: then those of
-    /// a tile follow one another.
+    /// A plane of vectors for each output of a tile, or for each row of them if they are `dealt`: then the first
+    /// ones of `width` tiles, the second ones of these, and so on, and the next `width` tiles.
     pub to: *mut T,
+    /// Tiles whose outputs alternate.
+    pub width: usize,
     /// Elements between planes.
     pub plane: usize,
     /// Added to the outputs: a vector.
@@ -128,8 +130,8 @@ pub struct Engine<T> {
     /// are finite, before bias and bounds.
     ///
     /// # Safety
-    /// A vector must be readable for each tile at each point, and one writable for each of its outputs; and one
-    /// readable at the bias.
+    /// Tiles must be a multiple of their width. A vector must be readable for each tile at each point, and one
+    /// writable for each of its outputs; and one readable at the bias.
     pub across: [unsafe fn(&Across<'_, T>) -> bool; 2],
     /// The transform of weights. Whether all that comes of them is finite.
     ///
@@ -142,6 +144,29 @@ pub struct Engine<T> {
     /// # Safety
     /// They must be readable, and writable in each plane.
     deal: unsafe fn(form: Form, from: *const T, len: usize, to: *mut T, plane: usize),
+    /// Copies blocks of neighbours.
+    ///
+    /// # Safety
+    /// Each block must be readable and writable, and a vector more behind it.
+    copy: unsafe fn(&Copied<T>),
+}
+
+/// Blocks of neighbours that are copied: for each of some rows, `count` of them to each of `ways` planes in turn, or
+/// from there.
+#[derive(Clone, Copy, Debug)]
+struct Copied<T> {
+    /// The first block.
+    from: *const T,
+    to: *mut T,
+    /// Elements of a block.
+    width: usize,
+    /// How many, of each way.
+    count: usize,
+    ways: usize,
+    /// Elements from a block to the next of its way, and to the one of the next way: where they come from, and
+    /// where they go.
+    next: (usize, usize),
+    way: (usize, usize),
 }
 
 impl<T> Engine<T> {
@@ -155,6 +180,60 @@ impl<T> Engine<T> {
         unsafe {
             (self.deal)(form, from.as_ptr(), plane / self.lanes, to.as_mut_ptr(), plane);
         }
+    }
+
+    /// The same of blocks of `width` elements in place of elements, of rows that start at such places: `count`
+    /// blocks of each to each plane.
+    pub fn deal_blocks(
+        &self,
+        form: Form,
+        (from, rows): (&[T], &[usize]),
+        (width, count): (usize, usize),
+        to: &mut [T],
+    ) {
+        let ways = form.outputs();
+        let plane = from.len() / ways;
+        for &row in rows {
+            let (first, len) = (row / ways, count * width);
+            assert!(row + ways * len + self.lanes <= from.len() && to.len() >= from.len());
+            assert!(first + len + self.lanes <= plane);
+            let blocks = Copied {
+                from: from[row..].as_ptr(),
+                to: to[first..].as_mut_ptr(),
+                width,
+                count,
+                ways,
+                next: (ways * width, width),
+                way: (width, plane),
+            };
+            // SAFETY: the engine is this CPU's; each plane has room for the row's part and a vector more, as just
+            // asserted.
+            unsafe { (self.copy)(&blocks) }
+        }
+    }
+
+    /// The inverse, for one row: from planes so many elements apart.
+    pub fn weave(
+        &self,
+        form: Form,
+        (from, plane): (&[T], usize),
+        (width, count): (usize, usize),
+        to: &mut [T],
+    ) {
+        let (ways, len) = (form.outputs(), count * width);
+        assert!((ways - 1) * plane + len + self.lanes <= from.len());
+        assert!(ways * len + self.lanes <= to.len());
+        let blocks = Copied {
+            from: from.as_ptr(),
+            to: to.as_mut_ptr(),
+            width,
+            count,
+            ways,
+            next: (width, ways * width),
+            way: (plane, width),
+        };
+        // SAFETY: as above.
+        unsafe { (self.copy)(&blocks) }
     }
 }
 
@@ -445,6 +524,8 @@ unsafe fn synthesise<V: Deal, const DEALT: bool>(s: &Synthesis<'_, V::Element>) 
 /// Results of a tile, a vector of output channels each.
 struct Vectors<V: Vector, const DEALT: bool> {
     results: Results<V, false>,
+    /// Elements between its outputs along the last axis, if they are dealt.
+    apart: usize,
 }
 
 impl<V: Deal, const DEALT: bool> Sink<V> for Vectors<V, DEALT> {
@@ -454,8 +535,7 @@ impl<V: Deal, const DEALT: bool> Sink<V> for Vectors<V, DEALT> {
         // SAFETY: the caller vouches for the instructions and every vector.
         unsafe {
             self.results.touch(line);
-            let (plane, behind, apart) =
-                if DEALT { (plane, at / line.len(), V::LANES) } else { (plane, at, plane) };
+            let (behind, apart) = if DEALT { (at / line.len(), self.apart) } else { (at, plane) };
             for (i, output) in line.iter().enumerate() {
                 output.store(first.add(behind * plane + i * apart));
             }
@@ -475,15 +555,17 @@ unsafe fn across<V: Deal, const DEALT: bool>(a: &Across<'_, V::Element>) -> bool
         if let Some((low, high)) = a.clip {
             results.clip = Some((V::set(low), V::set(high)));
         }
-        let mut to = Vectors::<V, DEALT> { results };
+        let mut to = Vectors::<V, DEALT> { results, apart: a.width * V::LANES };
         let outputs = match a.forms.last() {
             Some(form) if DEALT => form.outputs(),
             _ => 1,
         };
-        for tile in 0..a.tiles {
-            let from = Planes { first: a.from.add(tile * a.step).cast_mut(), pitch: a.pitch };
-            to.results.first = a.to.add(tile * outputs * V::LANES);
-            transform(Matrix::Output, a.forms, &from, &mut to);
+        for first in (0..a.tiles).step_by(a.width) {
+            for tile in first..first + a.width {
+                let from = Planes { first: a.from.add(tile * a.step).cast_mut(), pitch: a.pitch };
+                to.results.first = a.to.add((first * (outputs - 1) + tile) * V::LANES);
+                transform(Matrix::Output, a.forms, &from, &mut to);
+            }
         }
         finite(to.results.odd)
     }
@@ -597,6 +679,50 @@ unsafe fn deal<V: Deal>(
     }
 }
 
+#[inline(always)]
+unsafe fn copy<V: Deal>(c: &Copied<V::Element>) {
+    let bytes = c.width * size_of::<V::Element>();
+    // SAFETY: the caller vouches for the instructions and the memory, of a vector behind each block, which has at least
+    // 16 bytes.
+    unsafe {
+        match bytes {
+            0..=8 => blocks::<V, [u8; 8]>(c),
+            9..=16 => blocks::<V, [u8; 16]>(c),
+            17..=32 if size_of::<V>() >= 32 => blocks::<V, [u8; 32]>(c),
+            _ => blocks::<V, V>(c),
+        }
+    }
+}
+
+/// [`copy`] by pieces: the fewest that hold a block, since a store over the end of a cache line takes two.
+///
+/// # Safety
+/// As there; a piece is no larger than a vector.
+#[inline(always)]
+unsafe fn blocks<V: Deal, Piece>(c: &Copied<V::Element>) {
+    let piece = size_of::<Piece>() / size_of::<V::Element>();
+    // The end of a block's last piece is not its own: the next block that is written has its place there.
+    for block in 0..c.count {
+        for way in 0..c.ways {
+            let from = c.from.wrapping_add(block * c.next.0 + way * c.way.0);
+            let to = c.to.wrapping_add(block * c.next.1 + way * c.way.1);
+            let mut at = 0;
+            loop {
+                // SAFETY: the caller vouches for the instructions and every piece.
+                unsafe {
+                    let value = from.add(at).cast::<Piece>().read_unaligned();
+                    to.add(at).cast::<Piece>().write_unaligned(value);
+                }
+                // Mostly there is one.
+                at += piece;
+                if at >= c.width {
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// The engine of one instruction set: the functions above, compiled with its features.
 macro_rules! engines {
     ($module:ident, [$($features:tt)*], $single:ty, $double:ty) => {
@@ -641,6 +767,11 @@ macro_rules! engines {
             // SAFETY: as above.
             unsafe { super::super::deal::<$vector>(form, from, len, to, plane) }
         }
+        $($features)*
+        unsafe fn copy(c: &Copied<E>) {
+            // SAFETY: as above.
+            unsafe { super::super::copy::<$vector>(c) }
+        }
         pub static ENGINE: Engine<E> = Engine {
             lanes: <$vector as $crate::tile::Vector>::LANES,
             analyse,
@@ -648,6 +779,7 @@ macro_rules! engines {
             across: [across::<false>, across::<true>],
             lift,
             deal,
+            copy,
         };
     };
 }

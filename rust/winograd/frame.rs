@@ -113,14 +113,16 @@ impl Frame {
         let odd_lines = |n: usize| (n.div_ceil(line) | 1) * line;
         // A smaller block may round its rows up once more.
         let value = odd_lines(shape.values + lanes);
-        let results = shape.plane * shape.planes;
+        let planes = shape.plane * shape.planes;
+        // Rows of several residues are woven, which writes a vector more.
+        let woven = if plane.weave.width > 1 { shape.together } else { 0 };
+        let outputs = shape.line * tiling.dealt().map_or(1, Form::outputs);
         // Sums of a panel, between its rows, and of how many output channels such a row is.
         let (results, row, each) = match panels.role {
-            Role::Outputs => (results, odd_lines(shape.sums + lanes), 1),
+            Role::Outputs => (planes + woven * (outputs + lanes), odd_lines(shape.sums + lanes), 1),
             Role::Tiles => {
-                let dealt = tiling.dealt().map_or(1, Form::outputs);
-                let results = shape.together * shape.line * dealt * lanes;
-                (2 * results, odd_lines(shape.tiles * panels.width), panels.width)
+                let results = 2 * shape.together * outputs * lanes;
+                (results, odd_lines(shape.tiles * panels.width), panels.width)
             }
         };
         let values = value * geometry.channels * tiling.points() * size_of::<T>();

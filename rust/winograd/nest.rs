@@ -27,7 +27,7 @@ use super::form::Form;
 use super::frame::{Frame, Sizes};
 use super::odd::{self, Spot};
 use super::ready::{Pledge, Ready};
-use super::region::{Cuts, Plane, Region, Row, Shape};
+use super::region::{Cuts, Plane, Region, Row, Shape, Weave};
 use super::role::Role;
 use super::tiling::{Tiling, WEIGHTS_BYTES};
 
@@ -288,11 +288,24 @@ impl<'a, T: Tiled> Nest<'a, T> {
         self.odd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From one result of a row to the next: bytes, and positions.
+    /// From one result of a run to the next: bytes, and positions.
     pub fn step(&self) -> (isize, usize) {
-        let last = &self.tiling.sides[self.tiling.sides.len() - 1];
-        let apart = if last.tiled() { last.axis.dilation } else { 1 };
+        let apart = self.plane.weave.step();
         (self.problem.store.step() * apart as isize, apart)
+    }
+
+    /// Writes the results of a part of a row that starts at byte `to`.
+    ///
+    /// # Safety
+    /// No other thread may access these results meanwhile.
+    unsafe fn put(&self, to: isize, part: Range<usize>, values: &[T]) {
+        let (store, (step, _)) = (self.problem.store, self.step());
+        let first = part.start;
+        for (run, behind) in self.plane.weave.runs(part) {
+            let to = to + behind as isize * store.step();
+            // SAFETY: the caller keeps other threads away.
+            unsafe { store.run(to, step, &values[run.start - first..run.end - first]) }
+        }
     }
 
     /// Stages some channels of a group, and transforms them to their values at all points.
@@ -321,8 +334,14 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let from = match self.tiling.dealt() {
                 Some(form) => {
                     let staged = desk.staged[..planes].chunks_exact(plane);
+                    let Weave { width, blocks, .. } = self.plane.weave;
                     for (staged, dealt) in staged.zip(desk.dealt.chunks_exact_mut(plane)) {
-                        self.engine.deal(form, staged, dealt);
+                        if width == 1 {
+                            self.engine.deal(form, staged, dealt);
+                        } else {
+                            let rows = (staged, &shape.staged_rows[..]);
+                            self.engine.deal_blocks(form, rows, (width, blocks), dealt);
+                        }
                     }
                     &desk.dealt[..planes]
                 }
@@ -504,17 +523,21 @@ impl<'a, T: Tiled> Nest<'a, T> {
         desk: &mut Desk<'_, T>,
     ) -> Result<(), Error> {
         let store = self.problem.store;
-        let synthesise = self.engine.synthesise[usize::from(self.tiling.dealt().is_some())];
-        let (step, _) = self.step();
-        assert!(shape.plane * shape.planes <= desk.results.len() && shape.sums <= self.sizes.row);
+        // Outputs of several residues are woven as they are written.
+        let woven = self.tiling.dealt().filter(|_| self.plane.weave.width > 1);
+        let dealt = self.tiling.dealt().is_some() && woven.is_none();
+        let synthesise = self.engine.synthesise[usize::from(dealt)];
+        let (results, space) = desk.results.split_at_mut(shape.plane * shape.planes);
+        let room = woven.map_or(0, |form| shape.line * form.outputs() + self.kernels.lanes);
+        assert!(shape.sums <= self.sizes.row);
         for (i, output) in self.outputs(part).enumerate() {
             let mut synthesis = Synthesis {
                 forms: &self.forms,
                 from: desk.sums[i * self.sizes.row..].as_ptr(),
                 pitch: self.sizes.sums,
                 places: &shape.synthesis,
-                to: desk.results.as_mut_ptr(),
-                plane: shape.plane,
+                to: results.as_mut_ptr(),
+                plane: shape.plane / woven.map_or(1, Form::outputs),
                 bias: store.bias.get(output).copied(),
                 clip: store.clip(),
             };
@@ -524,24 +547,47 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let to = output as isize * store.out.strides()[0];
             if finite {
                 for row in &shape.rows {
+                    let line = self.line(woven, (shape, row), results, space);
                     // SAFETY: each item has output channels and tiles of its own, and one thread takes it.
-                    unsafe { store.run(to + row.to, step, &desk.results[row.from..][..row.len]) }
+                    unsafe { self.put(to + row.to, 0..row.len, line) }
                 }
                 continue;
             }
             // Which they are is seen before the activation, and after it they may not be told.
-            (synthesis.bias, synthesis.clip, synthesis.to) =
-                (None, None, desk.results.as_mut_ptr());
+            (synthesis.bias, synthesis.clip, synthesis.to) = (None, None, results.as_mut_ptr());
             // SAFETY: as above.
             unsafe { synthesise(&synthesis) };
             for rows in shape.rows.chunks(shape.together) {
-                let lines: Vec<&[T]> =
-                    rows.iter().map(|row| &desk.results[row.from..][..row.len]).collect();
+                let mut left = &mut *space;
+                let mut line = |row| {
+                    let (to, rest) = std::mem::take(&mut left).split_at_mut(room);
+                    left = rest;
+                    self.line(woven, (shape, row), results, to)
+                };
+                let lines: Vec<&[T]> = rows.iter().map(&mut line).collect();
                 // SAFETY: as above.
                 unsafe { self.set_apart(output, rows, &lines)? };
             }
         }
         Ok(())
+    }
+
+    /// A row of results: from its planes, or woven from these.
+    fn line<'r>(
+        &self,
+        woven: Option<Form>,
+        (shape, row): (&Shape, &Row),
+        results: &'r [T],
+        to: &'r mut [T],
+    ) -> &'r [T] {
+        let from = &results[row.from..];
+        let Some(form) = woven else { return &from[..row.len] };
+        if row.len > 0 {
+            let (plane, width) = (shape.plane / form.outputs(), self.plane.weave.width);
+            let count = shape.line / width;
+            self.engine.weave(form, (from, plane), (width, count), to);
+        }
+        &to[..row.len]
     }
 
     /// The same in vectors of output channels: a row of tiles at a time.
@@ -576,6 +622,7 @@ impl<'a, T: Tiled> Nest<'a, T> {
                     pitch: sizes.sums,
                     step: width,
                     tiles: shape.line,
+                    width: self.plane.weave.width,
                     to: vectors.as_mut_ptr(),
                     plane,
                     bias: (!store.bias.is_empty()).then_some(bias.as_ptr()),
@@ -623,29 +670,38 @@ impl<'a, T: Tiled> Nest<'a, T> {
         turned: &mut [T],
     ) {
         let (store, lanes) = (self.problem.store, self.kernels.lanes);
-        let Some(last) = row.len.checked_sub(1) else { return };
         let (step, size) = (self.step().0, store.out.size());
         let apart = store.out.strides()[0];
         let to = first as isize * apart + row.to;
+        if row.len == 0 {
+            return;
+        }
         // SAFETY: the caller keeps other threads away, and `at` checks that all runs are results.
         unsafe {
             if apart == size {
                 // Channels are neighbours in the result.
-                for (i, values) in vectors.chunks_exact(lanes).take(row.len).enumerate() {
-                    store.run(to + i as isize * step, size, &values[..channels]);
+                for (run, behind) in self.plane.weave.runs(0..row.len) {
+                    let to = to + behind as isize * store.step();
+                    let vectors = vectors.chunks_exact(lanes).skip(run.start).take(run.len());
+                    for (i, values) in vectors.enumerate() {
+                        store.run(to + i as isize * step, size, &values[..channels]);
+                    }
                 }
             } else if step == size && store.is_direct() {
                 let reach = (channels as isize - 1) * apart;
-                let end = (last as isize + 1) * size;
-                let to = store.out.at(to, reach.min(0), reach.max(0) + end);
-                self.kernels.transpose((vectors, lanes), (row.len, channels), (to, apart));
+                for (run, behind) in self.plane.weave.runs(0..row.len) {
+                    let (to, end) = (to + behind as isize * size, run.len() as isize * size);
+                    let to = store.out.at(to, reach.min(0), reach.max(0) + end);
+                    let from = (&vectors[run.start * lanes..], lanes);
+                    self.kernels.transpose(from, (run.len(), channels), (to, apart));
+                }
             } else {
                 let pitch = (row.len * size_of::<T>()) as isize;
                 assert!(turned.len() >= row.len * channels);
                 let rows = (turned.as_mut_ptr(), pitch);
                 self.kernels.transpose((vectors, lanes), (row.len, channels), rows);
                 for (channel, values) in turned.chunks_exact(row.len).take(channels).enumerate() {
-                    store.run(to + channel as isize * apart, step, values);
+                    self.put(to + channel as isize * apart, 0..row.len, values);
                 }
             }
         }
@@ -657,21 +713,21 @@ impl<'a, T: Tiled> Nest<'a, T> {
     /// # Safety
     /// No other thread may access these results meanwhile.
     unsafe fn set_apart(&self, output: usize, rows: &[Row], lines: &[&[T]]) -> Result<(), Error> {
-        let store = self.problem.store;
-        let (step, apart) = self.step();
+        let (store, weave) = (self.problem.store, self.plane.weave);
         let to = output as isize * store.out.strides()[0];
         let first = output * self.problem.geometry.positions();
-        let spoiled = odd::spoiled(self.tiling.dealt().map_or(1, Form::outputs), lines);
+        let each = self.tiling.dealt().map_or(1, Form::outputs);
+        let spoiled = odd::spoiled((each, weave.width), lines);
         let (mut spots, mut finished) = (Vec::new(), Vec::new());
         for (row, line) in rows.iter().zip(lines) {
             for part in odd::sound(&spoiled, row.len) {
-                let to = to + row.to + part.start as isize * step;
                 finished.clear();
-                finished.extend(line[part].iter().map(|&sum| store.finished(output, sum)));
+                let sums = line[part.clone()].iter();
+                finished.extend(sums.map(|&sum| store.finished(output, sum)));
                 // SAFETY: the caller keeps other threads away.
-                unsafe { store.run(to, step, &finished) }
+                unsafe { self.put(to + row.to, part, &finished) }
             }
-            spots.extend(odd::spots(&spoiled, row, (first, to, (step, apart))));
+            spots.extend(odd::spots(&spoiled, (row, weave), (first, to, store.step())));
         }
         let mut odd = self.spots();
         odd.try_reserve(spots.len()).map_err(|_| Error::NoMemory {

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::ViewMut;
 
-use super::region::Row;
+use super::region::{Row, Weave};
 
 /// Neighbouring results that the plain sum has to give.
 #[derive(Clone, Copy, Debug)]
@@ -24,21 +24,22 @@ pub struct Spot {
 }
 
 /// Results along the last axis, of `rows` of the same tiles with so many outputs `each`, that belong to tiles some
-/// result of which is not finite.
-pub fn spoiled<T: Tiled>(each: usize, rows: &[&[T]]) -> Vec<Range<usize>> {
+/// result of which is not finite. The outputs of `width` tiles alternate.
+pub fn spoiled<T: Tiled>((each, width): (usize, usize), rows: &[&[T]]) -> Vec<Range<usize>> {
     let mut spoiled: Vec<Range<usize>> = Vec::new();
     let len = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-    for first in (0..len).step_by(each) {
-        let of = |row: &&[T]| {
-            let tile = first.min(row.len())..row.len().min(first + each);
-            row[tile].iter().any(|value| !value.to_f64().is_finite())
-        };
-        if !rows.iter().any(of) {
+    let odd = |at: &usize| {
+        let value = |row: &&[T]| row.get(*at).is_some_and(|value| !value.to_f64().is_finite());
+        rows.iter().any(value)
+    };
+    for at in 0..len {
+        let first = at / (each * width) * (each * width) + at % width;
+        if !(first..len).step_by(width).take(each).any(|at| odd(&at)) {
             continue;
         }
         match spoiled.last_mut() {
-            Some(last) if last.end == first => last.end = first + each,
-            _ => spoiled.push(first..first + each),
+            Some(last) if last.end == at => last.end += 1,
+            _ => spoiled.push(at..at + 1),
         }
     }
     spoiled
@@ -51,16 +52,18 @@ pub fn sound(spoiled: &[Range<usize>], len: usize) -> impl Iterator<Item = Range
     starts.zip(ends).map(move |(start, end)| start..end.min(len)).filter(|range| !range.is_empty())
 }
 
-/// Those that are, of a row of an output channel whose results begin at byte `to` and are `step` bytes apart.
+/// Those that are, of a row of an output channel whose results begin at byte `to` and are `size` bytes apart.
 pub fn spots(
     spoiled: &[Range<usize>],
-    row: &Row,
-    (first, to, (step, apart)): (usize, isize, (isize, usize)),
+    (row, weave): (&Row, Weave),
+    (first, to, size): (usize, isize, isize),
 ) -> impl Iterator<Item = Spot> {
-    spoiled.iter().filter(|range| range.start < row.len).map(move |range| Spot {
-        position: first + row.position + range.start * apart,
-        to: to + row.to + range.start as isize * step,
-        len: range.end.min(row.len) - range.start,
+    let inside = spoiled.iter().filter(|range| range.start < row.len);
+    let runs = inside.flat_map(move |range| weave.runs(range.start..range.end.min(row.len)));
+    runs.map(move |(run, behind)| Spot {
+        position: first + row.position + behind,
+        to: to + row.to + behind as isize * size,
+        len: run.len(),
     })
 }
 

@@ -63,12 +63,18 @@ impl Cuts {
                     continue;
                 }
                 let mut cuts = self.clone();
-                let (parts, all) = if of_residues {
-                    (&mut cuts.residues[axis], tiling.sides[axis].residues)
+                let side = &tiling.sides[axis];
+                if !of_residues {
+                    cuts.lens[axis] = (2 * cuts.lens[axis]).min(side.len);
                 } else {
-                    (&mut cuts.lens[axis], tiling.sides[axis].len)
-                };
-                *parts = (2 * *parts).min(all);
+                    let parts = &mut cuts.residues[axis];
+                    let more = (2 * *parts).min(side.residues)..=side.residues;
+                    // Rows of tiles are made of residues of the last axis: as many in every block.
+                    let even = |parts: &usize| {
+                        axis + 1 < tiling.sides.len() || side.residues.is_multiple_of(*parts)
+                    };
+                    *parts = more.into_iter().find(even).unwrap_or(side.residues);
+                }
                 let cost = cuts.region(tiling, 0).cost(tiling, geometry);
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, cuts));
@@ -122,9 +128,18 @@ impl Region {
         let sides = tiling.sides.iter().zip(&self.lens);
         let staged: f64 = sides.map(|(side, len)| staged(side, len.len()) as f64).product();
         let staged = staged * residues as f64 / self.positions() as f64;
-        let row = self.lens[self.lens.len() - 1].len() as f64;
+        let last = tiling.sides.len() - 1;
+        let width = self.width();
+        // Some residues of the last axis, but not all, are staged a run at a time.
+        let run = if width < tiling.sides[last].residues { 10.0 / width as f64 } else { 0.0 };
+        let row = (self.lens[last].len() * width) as f64;
         let products = tiling.points() * tiling.taps() * geometry.outputs;
-        staged * 0.4 + (1.0 + 1.0 / row) * products as f64 / 32.0
+        staged * (0.4 + run) + (1.0 + 1.0 / row) * products as f64 / 32.0
+    }
+
+    /// Residues of the last axis that make up a row of tiles.
+    fn width(&self) -> usize {
+        self.residues.last().map_or(1, Range::len)
     }
 }
 
@@ -133,10 +148,11 @@ fn staged(side: &Side, len: usize) -> usize {
     if side.tiled() { side.outputs() * (len + 1) } else { extent(&side.axis, len) }
 }
 
-/// A row of results: neighbours along the last axis.
+/// A row of results: of a row of tiles, in the order of the last axis.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Where they are in the planes that sums are transformed to.
+    /// Where they are in the planes that sums are transformed to; the first of the first tile, where residues
+    /// are still to be woven.
     pub from: usize,
     /// How many.
     pub len: usize,
@@ -144,6 +160,54 @@ pub struct Row {
     pub to: isize,
     /// The place of the first one among those of a channel in C order.
     pub position: usize,
+}
+
+/// How residues of the last axis make up rows of tiles: so many neighbours, a tile of each, and then the next tile
+/// of each. What the rows are of is staged, and their results written, as it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Weave {
+    /// How many residues: one, all, or as many in every block.
+    pub width: usize,
+    /// How many there are: elements from one of a residue to the next.
+    pub apart: usize,
+    /// Elements of a staged row for each plane that they are dealt to, in units of `width`.
+    pub blocks: usize,
+    /// What is staged as if it were an axis with so many outputs, taps, and such a stride.
+    staged: (usize, usize, usize),
+    /// Outputs of that axis from an output to the next of the same residue.
+    windows: usize,
+}
+
+impl Weave {
+    fn new(side: &Side, tiles: usize, width: usize) -> Self {
+        let (dealt, apart) = (side.outputs(), dilation(side));
+        let blocks = tiles + 1;
+        let taps = dealt + 1;
+        let (staged, windows) = match width {
+            1 => ((dealt * tiles, taps, apart), 1),
+            // A row as it is.
+            _ if width == apart => ((dealt * tiles * apart, taps, 1), apart),
+            // So many neighbours for each of the taps that the windows of a residue have.
+            _ => ((width, dealt * blocks, 1), apart),
+        };
+        Weave { width, apart, blocks, staged, windows }
+    }
+
+    /// Results of a part of a row, as runs whose elements are [`step`](Self::step) apart: which they are, and how
+    /// many positions behind the row's first.
+    pub fn runs(self, part: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let whole = self.width == 1 || self.width == self.apart;
+        let most = if whole { part.end.max(1) } else { self.width };
+        (part.start / most..part.end.div_ceil(most)).map(move |i| {
+            let run = part.start.max(i * most)..part.end.min((i + 1) * most);
+            (run.clone(), i * self.apart + (run.start - i * most) * self.step())
+        })
+    }
+
+    /// Positions between neighbours of a run.
+    pub fn step(self) -> usize {
+        if self.width == 1 { self.apart } else { 1 }
+    }
 }
 
 /// How a block lies in memory, and what is to be done with it.
@@ -157,6 +221,8 @@ pub struct Shape {
     pub residue: usize,
     /// Elements of the staged plane: whole vectors, with room for one that starts at its last element.
     pub staged: usize,
+    /// Where rows start in it.
+    pub staged_rows: Vec<usize>,
     /// Where the elements of a tile are in a plane that was dealt, from its place on.
     pub offsets: Vec<isize>,
     /// Vectors of tiles as the input is transformed, and as the sums are.
@@ -187,6 +253,8 @@ pub struct Plane {
     layout: Layout,
     /// Elements of a staged row that are dealt to one tile: 1 where the last axis is not transformed.
     dealt: usize,
+    /// How residues of the last axis make up rows.
+    pub weave: Weave,
     /// Where each tap that is left lies in a plane of values, an axis each.
     pub taps: Vec<Vec<isize>>,
     /// Parts of a plane of values, one for each phase of what is not transformed.
@@ -209,11 +277,16 @@ impl Plane {
     ) -> Result<Self, Error> {
         let last = tiling.sides.len() - 1;
         let dealt = tiling.sides[last].outputs();
+        let mut lens: Vec<usize> = largest.lens.iter().map(Range::len).collect();
+        let tiles = lens[last];
+        let weave = Weave::new(&tiling.sides[last], tiles, largest.width());
+        lens[last] = weave.staged.0;
         let axes = tiling.sides.iter().enumerate().map(|(a, side)| match side {
             Side { form: None, axis, .. } => *axis,
             // The last axis is staged as it is, with room for whole tiles, and dealt afterwards.
             Side { axis, .. } if a == last => {
-                Axis { kernel: side.outputs() + 1, stride: axis.dilation, ..*axis }
+                let (_, kernel, stride) = weave.staged;
+                Axis { kernel, stride, ..*axis }
             }
             Side { axis, .. } => {
                 Axis { kernel: side.points(), stride: side.outputs() * axis.dilation, ..*axis }
@@ -221,14 +294,12 @@ impl Plane {
         });
         let outputs = geometry.outputs;
         let geometry = Geometry { axes: axes.collect(), ..geometry.clone() };
-        let mut lens: Vec<usize> = largest.lens.iter().map(Range::len).collect();
-        lens[last] *= dealt;
         let layout = Layout::new(&geometry, &lens, element)?;
         let pitches: Vec<isize> = layout.pitches().iter().map(|p| p / dealt as isize).collect();
         let pitches = pitches[..last].iter().copied().chain([1]).collect();
         let part = layout.part() / dealt;
         let (taps, by_rows) = (Vec::new(), false);
-        let mut plane = Plane { layout, dealt, taps, phases: 1, part, pitches, by_rows };
+        let mut plane = Plane { layout, dealt, weave, taps, phases: 1, part, pitches, by_rows };
         // From the last axis on, as phases lie.
         for (a, side) in tiling.sides.iter().enumerate().rev() {
             let phase = plane.phases * part;
@@ -244,9 +315,7 @@ impl Plane {
                 plane.phases *= plane.layout.phases(a);
             }
         }
-        let residues = largest.residues.iter().map(Range::len).product();
-        let lens: Vec<usize> =
-            [residues].into_iter().chain(largest.lens.iter().map(Range::len)).collect();
+        let lens = plane.lens(largest);
         let pitches = plane.all_pitches(false);
         let (row, outer) = joined(&lens, &pitches);
         let rows = outer.iter().product::<usize>();
@@ -269,12 +338,22 @@ impl Plane {
     ) -> Result<Shape, Error> {
         let Plane { layout, dealt, .. } = self;
         let last = tiling.sides.len() - 1;
-        let residues: Vec<Vec<usize>> = combinations(&region.residues);
+        // Those of the last axis are in every row.
+        let mut residues = region.residues.clone();
+        residues[last].end = residues[last].start + 1;
+        let residues: Vec<Vec<usize>> = combinations(&residues);
         let mut block = Block(region.lens.clone());
-        block.0[last] = block.0[last].start * dealt..block.0[last].end * dealt;
+        let along = dealt * self.weave.windows;
+        block.0[last] = block.0[last].start * along..block.0[last].end * along;
+        let row = self.pitches[..last].last().map_or(layout.part(), |&p| p as usize * dealt);
+        let parts: usize = (0..=last).map(|a| layout.phases(a)).product();
+        let rows = layout.part() / row * parts;
         let mut shape = Shape {
             residue: layout.plane(),
-            line: region.lens[last].len(),
+            staged_rows: (0..residues.len())
+                .flat_map(|r| (0..rows).map(move |i| r * layout.plane() + i * row))
+                .collect(),
+            line: region.lens[last].len() * self.weave.width,
             tiles: region.positions(),
             ..Shape::default()
         };
@@ -284,8 +363,7 @@ impl Plane {
             shape.reads.push(Runs::new(read));
             shape.fills.push(Runs::new(fill));
         }
-        let lens: Vec<usize> =
-            [residues.len()].into_iter().chain(region.lens.iter().map(Range::len)).collect();
+        let lens = self.lens(region);
         let spread = tiling.taps() > 1;
         // The last tile's place: no vector starts behind it, whichever block this is.
         let pitches = self.all_pitches(spread);
@@ -308,7 +386,7 @@ impl Plane {
         let reach = |places: &[Place]| places.iter().map(|p| p.flat as usize + lanes).max();
         shape.values = vectors(reach(&shape.analysis).unwrap_or(0)).max(shape.values);
         shape.sums = vectors(reach(&shape.synthesis).unwrap_or(0)).max(shape.sums);
-        shape.plane = vectors((last_tile + lanes) * dealt);
+        shape.plane = vectors(last_tile + 1 + lanes) * dealt;
         shape.planes = tiling.outputs() / dealt;
         self.rows(tiling, region, (&residues, store), &mut shape);
         Ok(shape)
@@ -326,7 +404,7 @@ impl Plane {
         let tiled = || tiling.sides.iter().enumerate().filter(|(_, side)| side.tiled());
         // How far an element lies behind the first, and in which of the planes that are dealt.
         let place = |a: usize, k: usize| match a == last {
-            true => (k / dealt, k % dealt),
+            true => (k / dealt * self.weave.width, k % dealt),
             false => (taps[a][k] as usize / dealt, 0),
         };
         let reach: usize = tiled().map(|(a, side)| place(a, side.points() - 1).0).sum();
@@ -404,6 +482,16 @@ impl Plane {
         shape.synthesis = cover.iter().enumerate().map(place).collect();
     }
 
+    /// How many residues of the outer axes, and tiles on each axis, a block has.
+    fn lens(&self, region: &Region) -> Vec<usize> {
+        let (_, outer) = region.residues.split_last().expect("a geometry has axes");
+        let residues = outer.iter().map(Range::len).product();
+        let mut lens: Vec<usize> =
+            [residues].into_iter().chain(region.lens.iter().map(Range::len)).collect();
+        *lens.last_mut().expect("there is one more") *= self.weave.width;
+        lens
+    }
+
     /// Where vectors start that cover all tiles.
     fn cover(&self, lens: &[usize], pitches: &[isize], lanes: usize) -> Vec<isize> {
         let strides = vec![0; lens.len()];
@@ -461,12 +549,12 @@ impl Plane {
                         position = position * positions[a] + output[a];
                     }
                     advance(&mut within, &inside);
-                    let (side, first) = (&tiling.sides[last], output[last]);
-                    let along =
-                        if valid { (positions[last] - first).div_ceil(dilation(side)) } else { 0 };
-                    let most = region.lens[last].len() * self.dealt;
-                    let from = plane * shape.plane + slab as usize * self.dealt;
-                    let len = along.min(most);
+                    let Weave { width, apart, .. } = self.weave;
+                    let along = if valid { positions[last] - output[last] } else { 0 };
+                    let along = along / apart * width + (along % apart).min(width);
+                    let dealt = if width > 1 { 1 } else { self.dealt };
+                    let from = plane * shape.plane + slab as usize * dealt;
+                    let len = along.min(shape.line * self.dealt);
                     shape.rows.push(Row { from, len, to, position });
                 }
                 advance(&mut index, &lens);
