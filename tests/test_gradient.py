@@ -43,6 +43,12 @@ LARGE = {
     "long kernel": case((1, 1, 30_000), (1, 1, 1025)),
     "large kernel": case((1, 20, 50, 55), (24, 20, 31, 29), padding="same"),
     "wide dilation": case((1, 30, 150, 140), (24, 30, 3, 3), dilation=(40, 33), padding="same"),
+    "rows apart": case(
+        (2, 6, 150, 75), (6, 1, 5, 3), groups=6, stride=(2, 1), dilation=(3, 2), padding=6
+    ),
+    "rows far apart": case((1, 4, 40, 40), (4, 1, 3, 3), groups=4, dilation=70, padding=70),
+    "tall kernel": case((1, 1, 300, 20), (2, 1, 40, 2), padding=3),
+    "long kernel apart": case((2, 2, 7_001), (2, 1, 90), groups=2, dilation=4, padding=9),
     "wide stride": case((1, 12, 301, 305), (19, 12, 5, 5), stride=(11, 7), padding=2),
     "signal": case((2, 40, 5_000), (50, 40, 9), padding="causal"),
     "upsample": case((1, 32, 16_00), (64, 32, 16), stride=8, padding=4),

@@ -11,17 +11,18 @@
 //! - [`Form::Outer`]: rows of a tile are input channels, read in place from the slab under one tap;
 //!   its columns are vectors of output channels, for which the gradient is transposed once a block to
 //!   `[position][output channel]`. Only positions of the output are steps.
-//! - [`Form::Dot`], where there are few output channels: rows are output channels, columns are taps,
-//!   and a step multiplies 16 neighbouring positions of both, so nothing is transposed and no lane
-//!   waits for an output channel that does not exist. The gradient is staged with the pitch of the
-//!   slab, zeros between its rows.
+//! - [`Form::Dot`], where there are few channels: rows are taps that lie whole steps apart, or output
+//!   channels, columns are the other taps, and a step multiplies 16 neighbouring positions of both, so
+//!   nothing is transposed and no lane waits for an output channel that does not exist. The gradient is
+//!   staged with zeros around each block: see [`dot::Dots`].
 //!
 //! # The order of a sum
 //!
 //! In a block, positions are summed in C order (batch, then the spatial axes), in chains of
 //! [`CHAIN`] fused multiply-adds, and chains are added in order; blocks follow
-//! each other in the same way. With [`Form::Dot`] each of 16 interleaved sums is such a sum, of every
-//! 16th of the slab's positions, and they are added as a tree: halves, quarters, and so on. Where a
+//! each other in the same way. With [`Form::Dot`] a block is one chain, and each of 16 interleaved sums
+//! is such a sum, of every 16th position of a block's rows; they are added as a tree: halves, quarters, and
+//! so on. Where a
 //! gradient has few elements and many positions, blocks are dealt to up to [`SLICES`] slices, each
 //! summed by itself, and those are added as a tree of neighbours. All of this depends on shapes and
 //! options alone.
@@ -44,6 +45,7 @@ use crate::tile::{Kernels, Rows, Strip, TileShape, Tiled};
 use crate::view::{Element, View, ViewMut, advance};
 
 pub use bias::{Bias, bias};
+use dot::Dots;
 use sink::Sink;
 use stage::{Planes, Room, Staged};
 
@@ -52,9 +54,6 @@ const CHAIN: usize = 256;
 
 /// Elements of a slab's plane with [`Form::Outer`]: as many positions, about. The sums depend on it.
 const OUTER_PLANE: usize = 2048;
-
-/// Elements of a slab's plane with [`Form::Dot`].
-const DOT_PLANE: usize = 16 << 10;
 
 /// Interleaved sums of [`Form::Dot`]: the lanes of the widest vector of today.
 const LANES: usize = 16;
@@ -104,7 +103,7 @@ pub struct Problem<'a, T> {
 enum Form {
     /// Rows: channels. Columns: vectors of output channels. Steps: positions.
     Outer,
-    /// Rows: output channels. Columns: taps of channels. Steps: 16 positions.
+    /// Rows: taps, or output channels. Columns: taps of channels. Steps: 16 positions.
     Dot,
 }
 
@@ -204,6 +203,10 @@ struct Plan<'a, T: Tiled> {
     /// Slices of the sum, of one image with gradients of their own.
     slices: usize,
     shape: TileShape,
+    /// The same of [`Form::Dot`].
+    dots: Option<Dots>,
+    /// Most positions of a block on each axis.
+    lens: Vec<usize>,
     /// Parts of a group's channels and of its outputs.
     cuts: (usize, usize),
     /// Channels and outputs that parts have a multiple of.
@@ -220,6 +223,8 @@ struct Sizes {
     gradient: usize,
     turned: usize,
     results: usize,
+    /// Of the results: those of a tile of [`Form::Dot`].
+    tile: usize,
     sums: usize,
 }
 
@@ -245,17 +250,16 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let geometry = problem.geometry;
         let form = Form::of(geometry);
         let (channels, outputs) = (geometry.channels, geometry.outputs);
-        let plane = match form {
-            Form::Outer => OUTER_PLANE,
-            Form::Dot => DOT_PLANE,
-        };
         let mut one = Geometry { channels: 1, ..geometry.clone() };
         let images = geometry.axes[0].output;
         if problem.per_sample {
             one.axes[0] = Axis::plain(images.min(1));
         }
-        let lens =
-            if one.positions() == 0 { vec![1; one.axes.len()] } else { block_lens(&one, plane) };
+        let lens = match form {
+            _ if one.positions() == 0 => vec![1; one.axes.len()],
+            Form::Outer => block_lens(&one, OUTER_PLANE),
+            Form::Dot => dot::lens(&one),
+        };
         let axes = one.axes.iter().zip(&lens);
         let blocks: Vec<usize> = axes.map(|(axis, &len)| axis.output.div_ceil(len)).collect();
         let axes = one.axes.iter().zip(&blocks);
@@ -275,17 +279,19 @@ impl<'a, T: Tiled> Plan<'a, T> {
             waste(channels) < 1.1 * waste(outputs)
         };
         let turned = Planes::of_input(geometry, problem.x).filter(|_| swapped);
-        let unlimited = |aligned| (usize::MAX, aligned);
+        let unlimited = (usize::MAX, true);
+        let dots = match form {
+            Form::Outer => None,
+            Form::Dot => Some(Dots::new(geometry, kernels, (&layout, &lens))?),
+        };
         let (shape, unit) = match (form, swapped) {
-            (Form::Dot, _) => {
-                (kernels.choose(outputs, &[channels * taps.len()], unlimited(false)).0, (1, 1))
-            }
+            (Form::Dot, _) => (TileShape::default(), (1, 1)),
             (Form::Outer, false) => {
-                let shape = kernels.choose(channels, &[outputs.div_ceil(lanes)], unlimited(true)).0;
+                let shape = kernels.choose(channels, &[outputs.div_ceil(lanes)], unlimited).0;
                 (shape, (1, shape.columns * lanes))
             }
             (Form::Outer, true) => {
-                let shape = kernels.choose(outputs, &[channels.div_ceil(lanes)], unlimited(true)).0;
+                let shape = kernels.choose(outputs, &[channels.div_ceil(lanes)], unlimited).0;
                 (shape, (shape.columns * lanes, 1))
             }
         };
@@ -301,19 +307,21 @@ impl<'a, T: Tiled> Plan<'a, T> {
             blocks,
             slices,
             shape,
+            dots,
+            lens,
             unit,
             cuts: (1, 1),
             sizes: Sizes::default(),
             one,
         };
-        plan.cut(&lens, threads);
-        plan.sizes = plan.sizes(&lens);
+        plan.cut(threads);
+        plan.sizes = plan.sizes();
         Ok(plan)
     }
 
     /// Cuts channels and outputs into parts: as many as a thread's memory asks for, and then as all
     /// threads need to have enough to do.
-    fn cut(&mut self, lens: &[usize], threads: usize) {
+    fn cut(&mut self, threads: usize) {
         let geometry = self.problem.geometry;
         let (channels, outputs) = (geometry.channels, geometry.outputs);
         let least = |all: usize, plane: usize, are_columns: bool| {
@@ -322,7 +330,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
         };
         // Rows that are read in place are not staged again for other columns.
         let (outer, staged) = (self.form == Form::Outer, self.rows_in_place().is_none());
-        let positions = lens.iter().product::<usize>();
+        let positions = self.lens.iter().product::<usize>();
         let (most_channels, most_outputs) = match (self.form, self.swapped) {
             (Form::Dot, _) => (channels, 1),
             (Form::Outer, false) => {
@@ -346,35 +354,38 @@ impl<'a, T: Tiled> Plan<'a, T> {
     }
 
     /// What a thread needs, for parts as large as they are.
-    fn sizes(&self, lens: &[usize]) -> Sizes {
+    fn sizes(&self) -> Sizes {
         let geometry = self.problem.geometry;
         let (lanes, taps) = (self.kernels.lanes, self.taps.len());
         let (channels, outputs) = (
             geometry.channels.div_ceil(self.unit.0).div_ceil(self.cuts.0) * self.unit.0,
             geometry.outputs.div_ceil(self.unit.1).div_ceil(self.cuts.1) * self.unit.1,
         );
-        let positions = lens.iter().product::<usize>();
+        let positions = self.lens.iter().product::<usize>();
         let width = self.width();
         let tile = self.shape.rows * Strip::<T>::row_vectors(self.shape.columns) * lanes;
-        let (gradient, turned, results, sums) = match (self.form, self.swapped) {
-            (Form::Dot, _) => {
-                let results = self.shape.rows * (self.shape.columns * LANES + channels * taps);
-                let tiles = outputs.div_ceil(self.shape.rows)
-                    * (channels * taps).div_ceil(self.shape.columns);
-                let sums = tiles.saturating_mul(tile * (LANES / lanes));
-                (outputs * self.gradient_plane(lens), 0, results, sums)
+        let mut once = (STAGED / 2).max(tile * TAPS);
+        let mut of_tile = 0;
+        let (gradient, turned, results, sums) = match (&self.dots, self.swapped) {
+            (Some(dots), _) => {
+                let (sums, tile) = dots.room(taps, channels, outputs);
+                // One chain needs no place between chains.
+                let alone = dot::chains(&self.lens).count() == 1;
+                (once, of_tile) = (if alone { tile } else { sums }, tile);
+                let results = tile + dots.together() * channels * taps;
+                (outputs * dots.planes.plane, 0, results, sums)
             }
-            (Form::Outer, false) => {
+            (None, false) => {
                 let regions = channels.div_ceil(self.shape.rows) * outputs.div_ceil(width);
                 let results = 2 * (self.shape.rows * TAPS).max(PACKED) * width;
                 let sums = regions.saturating_mul(tile * taps);
                 (outputs * positions, 0, results, sums)
             }
-            (Form::Outer, true) => {
+            (None, true) => {
                 let regions = outputs.div_ceil(self.shape.rows) * channels.div_ceil(width);
                 let sums = regions.saturating_mul(tile);
                 let in_place = self.rows_in_place().is_some();
-                let gradient = if in_place { 0 } else { outputs * self.gradient_plane(lens) };
+                let gradient = if in_place { 0 } else { outputs * self.gradient_plane(&self.lens) };
                 // Panels of the input are of whole tiles' columns.
                 let turned = channels.next_multiple_of(width) * self.panel(positions);
                 (gradient, turned, self.shape.rows.max(PACKED) * width, sums)
@@ -385,12 +396,11 @@ impl<'a, T: Tiled> Plan<'a, T> {
             Some(_) => 0,
             None => self.layout.size(channels, LANES) + LANES,
         };
-        let once = if self.form == Form::Dot { tile } else { (STAGED / 2).max(tile * TAPS) };
         let sums = if alone { sums.min(once) } else { sums };
         // Each part starts at a whole line of a cache.
         let [gradient, turned, results] =
             [gradient, turned, results].map(|size| size.next_multiple_of(LANES));
-        Sizes { slab, gradient, turned, results, sums }
+        Sizes { slab, gradient, turned, results, tile: of_tile, sums }
     }
 
     /// Items of one slice.
@@ -420,7 +430,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
 
     /// One thread's part: takes items until there are none.
     fn work(&self, turn: &Turn<'_>, sink: &Sink<'_, T>) -> Result<(), Error> {
-        let Sizes { slab, gradient, turned, results, sums } = self.sizes;
+        let Sizes { slab, gradient, turned, results, sums, .. } = self.sizes;
         let sizes = [slab, gradient, turned, results, sums];
         let len = sizes.into_iter().fold(0, usize::saturating_add);
         with_scratch(len, |scratch: &mut [T]| {
@@ -439,9 +449,11 @@ impl<'a, T: Tiled> Plan<'a, T> {
                 for number in item.blocks.clone() {
                     let ends = (number == item.blocks.start, number == last);
                     self.stage(&item, number, (&mut room, &mut staged))?;
-                    match self.form {
-                        Form::Outer => self.outer(turn, &item, (&staged, ends), &mut room, sink),
-                        Form::Dot => self.dot(turn, &item, (&staged, ends), &mut room, sink)?,
+                    match &self.dots {
+                        None => self.outer(turn, &item, (&staged, ends), &mut room, sink),
+                        Some(dots) => {
+                            self.dot(turn, (&item, dots), (&staged, ends), &mut room, sink)?;
+                        }
                     }
                 }
             }

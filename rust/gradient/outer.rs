@@ -33,14 +33,14 @@ impl<T: Tiled> Plan<'_, T> {
         sink: &Sink<'_, T>,
     ) {
         let width = self.width();
-        let steps = staged.sum.steps.len();
+        let steps = staged.sums[0].steps.len();
         let (a, b) = match (self.swapped, self.rows_in_place()) {
             (false, _) => (Memory::of(room.slab), &*room.gradient),
             (true, None) => (Memory::of(room.gradient), &*room.turned),
             (true, Some(rows)) => (rows.clone(), &*room.turned),
         };
-        let contraction = Contraction { a, b: Memory::of(b), sum: &staged.sum };
-        let chains = staged.sum.chains();
+        let contraction = Contraction { a, b: Memory::of(b), sum: &staged.sums[0] };
+        let chains = staged.sums[0].chains();
         let (all_rows, all_columns) = if self.swapped {
             (item.outputs.len(), item.channels.len())
         } else {

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{CHAIN, Form, Item, LANES, PACKED, Plan, Problem};
+use super::dot::Surrounded;
+use super::{CHAIN, Item, LANES, PACKED, Plan, Problem};
 use crate::contract::nth_block;
 use crate::error::{Error, room};
 use crate::geometry::Geometry;
@@ -113,31 +114,22 @@ impl<T: Tiled> Plan<'_, T> {
         (room, staged): (&mut Room<'_, T>, &mut Staged),
     ) -> Result<(), Error> {
         let Problem { geometry, x, gradient, padding, .. } = self.problem;
-        let (_, mut block) = nth_block(&self.one, &self.blocks, number);
-        if self.problem.per_sample {
-            block.0[0] = item.image..item.image + 1;
+        if staged.block_of != Some((item.image, number)) {
+            self.stage_block((item.image, number), room, staged)?;
         }
-        let lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
-        if staged.lens != lens {
-            staged.sum = self.sum(&lens)?;
-            staged.lens = lens;
-            staged.input = None;
-            staged.gradient = None;
-        }
-        let input = (item.group, item.channels.clone(), block.clone());
+        // Images further than the first: their planes are read alike.
+        let image = staged.image as isize;
+        let input = (item.group, item.channels.clone());
         if staged.input.as_ref() != Some(&input) {
             let first = item.group * geometry.channels;
             let channels = first + item.channels.start..first + item.channels.end;
             if let Some(planes) = &self.turned {
-                self.pack(planes, (channels, &input.2), room.turned, room.results);
+                self.pack(planes, (channels, &staged.block), room.turned, room.results);
             } else {
-                if self.form == Form::Dot {
-                    // What is left over from other blocks might not be a number, and would be
-                    // multiplied by the zeros between rows.
-                    room.slab.fill(T::default());
-                }
-                let runs = self.layout.runs(&input.2, &x.strides()[1..]);
-                self.layout.stage((&runs, channels), x, *padding, room.slab);
+                let runs = || Padded::new(self.layout.runs(&staged.of_first, &x.strides()[1..]));
+                let runs = staged.of_input.get_or_insert_with(runs).of(channels.len());
+                let x = x.part(image * x.strides()[1]);
+                self.layout.stage((runs, channels), &x, *padding, room.slab);
                 if self.swapped {
                     let (plane, width) = (self.layout.plane(), self.width());
                     for first in (0..item.channels.len()).step_by(width) {
@@ -150,27 +142,78 @@ impl<T: Tiled> Plan<'_, T> {
             }
             staged.input = Some(input);
         }
-        let output = (item.group, item.outputs.clone(), block);
+        let output = (item.group, item.outputs.clone());
         if staged.gradient.as_ref() != Some(&output) {
             let first = item.group * geometry.outputs;
             let outputs = first + item.outputs.start..first + item.outputs.end;
-            let block = &output.2;
-            if self.form == Form::Outer && !self.swapped {
-                self.pack(&self.gradient, (outputs, block), room.gradient, room.results);
+            if self.dots.is_none() && !self.swapped {
+                self.pack(&self.gradient, (outputs, &staged.block), room.gradient, room.results);
             } else if self.rows_in_place().is_none() {
-                let plane = self.gradient_plane(&staged.lens);
-                let pitches = self.gradient_pitches(&staged.lens);
-                let runs = rows(block, &pitches, &gradient.strides()[1..]);
-                for (plane, output) in room.gradient.chunks_mut(plane).zip(outputs) {
-                    if self.form == Form::Dot {
-                        plane.fill(T::default());
+                let in_order = || Surrounded {
+                    pitches: contiguous(&staged.lens, 1),
+                    first: 0,
+                    plane: self.gradient_plane(&staged.lens),
+                };
+                let made;
+                let planes = match &self.dots {
+                    Some(dots) => &dots.planes,
+                    None => {
+                        made = in_order();
+                        &made
                     }
-                    let start = output as isize * gradient.strides()[0];
-                    gradient.read_runs(start, &runs, T::default(), plane);
+                };
+                let strides = gradient.strides();
+                let runs = || rows(&staged.of_first, &planes.pitches, &strides[1..]);
+                let runs = &*staged.of_gradient.get_or_insert_with(runs);
+                for (plane, output) in room.gradient.chunks_mut(planes.plane).zip(outputs) {
+                    let start = output as isize * strides[0] + image * strides[1];
+                    gradient.read_runs(start, runs, T::default(), &mut plane[planes.first..]);
                 }
             }
             staged.gradient = Some(output);
         }
+        Ok(())
+    }
+
+    /// What is the same for all channels of a block.
+    fn stage_block(
+        &self,
+        (image, number): (usize, usize),
+        room: &mut Room<'_, T>,
+        staged: &mut Staged,
+    ) -> Result<(), Error> {
+        let (_, mut block) = nth_block(&self.one, &self.blocks, number);
+        if self.problem.per_sample {
+            block.0[0] = image..image + 1;
+        }
+        let lens: Vec<usize> = block.0.iter().map(|range| range.len()).collect();
+        if staged.block_of.is_none() && self.dots.is_some() {
+            // Memory that was used before might hold what is not a number.
+            room.slab.fill(T::default());
+        }
+        if staged.lens != lens {
+            staged.sums = match &self.dots {
+                None => vec![self.sum(&lens)?],
+                Some(dots) => {
+                    // Around a block of another size are other zeros.
+                    room.gradient.fill(T::default());
+                    dots.sums(&lens, &self.layout.pitches())?
+                }
+            };
+            staged.lens = lens;
+        }
+        staged.image = block.0[0].start;
+        let mut of_first = block.clone();
+        of_first.0[0] = 0..block.0[0].len();
+        if staged.of_first != of_first {
+            staged.of_first = of_first;
+            staged.of_input = None;
+            staged.of_gradient = None;
+        }
+        staged.block = block;
+        staged.block_of = Some((image, number));
+        staged.input = None;
+        staged.gradient = None;
         Ok(())
     }
 
@@ -199,10 +242,10 @@ impl<T: Tiled> Plan<'_, T> {
 
     /// Where the first row of an item's outputs is, where they are rows.
     pub(super) fn first_row(&self, staged: &Staged) -> isize {
-        let Some((group, outputs, block)) = &staged.gradient else { return 0 };
+        let Some((group, outputs)) = &staged.gradient else { return 0 };
         let output = group * self.problem.geometry.outputs + outputs.start;
         self.rows_in_place()
-            .map_or(0, |_| self.gradient.at(output, block) / size_of::<T>() as isize)
+            .map_or(0, |_| self.gradient.at(output, &staged.block) / size_of::<T>() as isize)
     }
 
     /// Elements of B between the beginnings of panels, a column.
@@ -215,57 +258,35 @@ impl<T: Tiled> Plan<'_, T> {
         self.shape.columns * self.kernels.lanes
     }
 
-    /// How far apart positions of each axis lie in the gradient's planes: as in the slab with
-    /// [`Form::Dot`], else without gaps.
-    fn gradient_pitches(&self, lens: &[usize]) -> Vec<isize> {
-        match self.form {
-            Form::Dot => self.layout.pitches(),
-            Form::Outer => contiguous(lens, 1),
-        }
-    }
-
     /// Elements between the gradient's planes of a block: an odd number of [`LANES`], so that planes
     /// spread over the sets of a cache.
     pub(super) fn gradient_plane(&self, lens: &[usize]) -> usize {
-        (flat_len(&self.gradient_pitches(lens), lens).div_ceil(LANES) | 1) * LANES
+        (lens.iter().product::<usize>().div_ceil(LANES) | 1) * LANES
     }
 
-    /// The sum over a block's positions.
+    /// The sum over a block's positions with [`Form::Outer`](super::Form::Outer).
     pub(super) fn sum(&self, lens: &[usize]) -> Result<Sum, Error> {
         let pitches = self.layout.pitches();
-        let count = match self.form {
-            Form::Outer => lens.iter().product(),
-            Form::Dot => flat_len(&pitches, lens).div_ceil(LANES),
-        };
-        let mut steps = room("the table of positions", count)?;
+        let mut steps = room("the table of positions", lens.iter().product())?;
         let width = self.width() as isize;
         let in_slab = positions(lens, &pitches).zip(0..);
         let size = size_of::<T>() as isize;
-        let (mut row, plane) = (self.layout.plane() as isize, self.gradient_plane(lens) as isize);
-        match (self.form, self.swapped) {
-            (Form::Outer, false) => {
-                steps.extend(in_slab.map(|(at, p)| Step { a: at, b: p * width }));
-            }
-            (Form::Outer, true) => {
-                let strides = match self.rows_in_place() {
-                    Some(_) => self.gradient.strides.iter().map(|stride| stride / size).collect(),
-                    None => [plane].into_iter().chain(contiguous(lens, 1)).collect::<Vec<_>>(),
-                };
-                row = strides[0];
-                let column = |(at, p)| if self.turned.is_some() { p } else { at };
-                let columns = in_slab.map(column);
-                let each = positions(lens, &strides[1..]).zip(columns);
-                steps.extend(each.map(|(a, b)| Step { a, b: b * width }));
-            }
-            (Form::Dot, _) => {
-                row = plane;
-                steps.extend((0..count as isize).map(|step| {
-                    let at = step * LANES as isize;
-                    Step { a: at, b: at }
-                }));
-            }
+        if !self.swapped {
+            steps.extend(in_slab.map(|(at, p)| Step { a: at, b: p * width }));
+            return Ok(whole(steps, self.layout.plane() as isize));
         }
-        Ok(whole(steps, row))
+        let strides = match self.rows_in_place() {
+            Some(_) => self.gradient.strides.iter().map(|stride| stride / size).collect(),
+            None => {
+                let plane = self.gradient_plane(lens) as isize;
+                [plane].into_iter().chain(contiguous(lens, 1)).collect::<Vec<_>>()
+            }
+        };
+        let column = |(at, p)| if self.turned.is_some() { p } else { at };
+        let columns = in_slab.map(column);
+        let each = positions(lens, &strides[1..]).zip(columns);
+        steps.extend(each.map(|(a, b)| Step { a, b: b * width }));
+        Ok(whole(steps, strides[0]))
     }
 }
 
@@ -293,12 +314,6 @@ pub(super) fn positions<'a>(
         advance(&mut index, lens);
         at
     })
-}
-
-/// Positions of a plane from the first of a block to the last.
-fn flat_len(pitches: &[isize], lens: &[usize]) -> usize {
-    let last: isize = lens.iter().zip(pitches).map(|(&n, p)| (n as isize - 1).max(0) * p).sum();
-    last as usize + 1
 }
 
 /// Where a block's rows lie in a plane of these pitches, and where they come from.
@@ -343,7 +358,43 @@ pub(super) struct Room<'a, T> {
 #[derive(Default)]
 pub(super) struct Staged {
     pub lens: Vec<usize>,
-    pub sum: Sum,
-    pub input: Option<(usize, Range<usize>, Block)>,
-    pub gradient: Option<(usize, Range<usize>, Block)>,
+    /// The sum over positions; with [`Form::Dot`](super::Form::Dot) that of each kind of tile.
+    pub sums: Vec<Sum>,
+    /// Which image or all, and which block; where it is.
+    block_of: Option<(usize, usize)>,
+    block: Block,
+    /// Its first image, and the block as it is from there on.
+    image: usize,
+    of_first: Block,
+    /// How planes of the block are read.
+    of_input: Option<Padded>,
+    of_gradient: Option<Runs>,
+    /// Group and channels whose input is staged, and group and outputs whose gradient is.
+    input: Option<(usize, Range<usize>)>,
+    gradient: Option<(usize, Range<usize>)>,
+}
+
+/// The runs of a plane of the slab, which leave padding out where it is in its place.
+struct Padded {
+    all: Runs,
+    inside: Runs,
+    /// How many planes have it.
+    planes: usize,
+}
+
+impl Padded {
+    fn new(all: Runs) -> Self {
+        let mut inside = all.clone();
+        inside.drop_padding();
+        Padded { all, inside, planes: 0 }
+    }
+
+    /// For the first planes of the slab.
+    fn of(&mut self, planes: usize) -> &Runs {
+        if planes <= self.planes {
+            return &self.inside;
+        }
+        self.planes = planes;
+        &self.all
+    }
 }
