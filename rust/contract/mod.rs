@@ -239,7 +239,7 @@ impl<'a, T: Tiled> Frame<'a, T> {
         // need not go up.
         let lone_images = in_place.is_some() && !packs;
         let sizes = (size_of::<T>(), kernels.lanes);
-        let split = Split::new(&geometry, sizes, (threads, cuts), lone_images);
+        let split = Split::new(&geometry, sizes, (threads, cuts), (lone_images, packs));
         let input = Input::new(&geometry, roles, in_place, &split)?;
         Ok(Frame { geometry, input, split })
     }
