@@ -140,7 +140,8 @@ impl<'a, T: Element> Weights<'a, T> {
 
     /// Where their taps lie.
     pub fn taps(&self) -> Result<Taps, Error> {
-        let mut axes = vec![vec![0]];
+        let mut axes = Vec::with_capacity(self.kernel.len() + 1);
+        axes.push(vec![0]);
         for (axis, &kernel) in self.kernel.iter().enumerate() {
             let mut taps = room("the table of taps", kernel)?;
             taps.extend((0..kernel).map(|tap| self.tap(axis, tap)));

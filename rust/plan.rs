@@ -145,7 +145,7 @@ impl Method {
     /// The method that "auto" takes: the one of the least cost, but the direct sum, which rounds least,
     /// unless another saves a tenth. A batch gets what each of its images gets alone, so that bits agree.
     fn choose<T: Tiled>(problem: &Problem<'_, T>, precision: Precision) -> Self {
-        if problem.exact {
+        if problem.exact || problem.geometry.flops() < CHOICE_FLOPS {
             return Method::Direct;
         }
         let mut image = problem.geometry.clone();

@@ -161,14 +161,14 @@ impl<'py> Call<'py> {
         pass: &Pass,
         work: impl FnOnce(&Problem<'_, T>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let nothing = Geometry { channels: 0, ..self.geometry.clone() };
+        let nothing = pass.nothing.then(|| Geometry { channels: 0, ..self.geometry.clone() });
         let weight = self.weight.whole(pass.second);
         let weights = Weights::new(&weight, self.weight.shape(), self.flip)?;
         let kept = self.kept.as_ref().filter(|_| !self.numbers.result.complex);
         let own = Prepared::new(false);
         self.with_views(result, pass, |x, store| {
             work(&Problem {
-                geometry: if pass.nothing { &nothing } else { &self.geometry },
+                geometry: nothing.as_ref().unwrap_or(&self.geometry),
                 x,
                 weights: &weights,
                 prepared: kept.map_or(&own, |kept| &kept.get().of::<T>().forward),

@@ -213,28 +213,25 @@ impl Geometry {
 
     /// The shape of the input.
     pub fn input_shape(&self) -> Vec<usize> {
-        let mut shape: Vec<usize> =
-            self.axes[..self.batched as usize].iter().map(|a| a.input).collect();
-        let spatial = self.axes[1..].iter().map(|a| a.input);
-        let channels = self.groups * self.channels;
-        if self.channels_last {
-            shape.extend(spatial.chain([channels]));
-        } else {
-            shape.extend([channels].into_iter().chain(spatial));
-        }
-        shape
+        self.shape(self.groups * self.channels, |axis| axis.input)
     }
 
     /// The shape of the result.
     pub fn output_shape(&self) -> Vec<usize> {
-        let batch = self.axes[..self.batched as usize].iter();
-        let spatial = self.axes[1..].iter().map(|a| a.output);
-        let channels = self.groups * self.outputs;
-        let mut shape: Vec<usize> = batch.map(|a| a.output).collect();
+        self.shape(self.groups * self.outputs, |axis| axis.output)
+    }
+
+    /// The shape of an array of so many channels.
+    fn shape(&self, channels: usize, len: impl Fn(&Axis) -> usize) -> Vec<usize> {
+        let mut shape = Vec::with_capacity(self.axes.len() + 1);
+        let batch = usize::from(self.batched);
+        shape.extend(self.axes[..batch].iter().map(&len));
+        if !self.channels_last {
+            shape.push(channels);
+        }
+        shape.extend(self.axes[1..].iter().map(&len));
         if self.channels_last {
-            shape.extend(spatial.chain([channels]));
-        } else {
-            shape.extend([channels].into_iter().chain(spatial));
+            shape.push(channels);
         }
         shape
     }

@@ -1,5 +1,7 @@
 //! Arguments of Python calls: from objects to options, with an error that says what would do.
 
+use std::borrow::Cow;
+
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyComplex, PyString, PyTuple};
@@ -300,12 +302,14 @@ pub(super) fn threads(object: Any<'_, '_>) -> PyResult<usize> {
     }
 }
 
+/// A string argument.
+fn name<'a>(argument: &'static str, object: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, str>> {
+    let name = object.cast::<PyString>().map_err(|_| wrong_type(argument, "a str", object))?;
+    name.to_cow()
+}
+
 /// The method and the precision that are asked for, which must go together.
 pub(super) fn asked(method: Any<'_, '_>, precision: Any<'_, '_>) -> PyResult<Asked> {
-    let name = |argument, object: Any<'_, '_>| match object.cast::<PyString>() {
-        Ok(name) => Ok(name.to_cow()?.into_owned()),
-        Err(_) => Err(wrong_type(argument, "a str", object)),
-    };
     let method = Method::parse(&name("method", method)?)?;
     Ok(Asked::new(method, Precision::parse(&name("precision", precision)?)?)?)
 }

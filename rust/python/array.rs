@@ -122,18 +122,22 @@ pub(super) fn ordered(
     (batched, channels_last): (bool, bool),
     array: &Bound<'_, PyUntypedArray>,
 ) -> (Vec<usize>, Vec<isize>) {
-    let order = |mut axes: Vec<isize>, absent: isize| {
-        if !batched {
-            axes.insert(0, absent);
-        }
-        // (batch, channel, *spatial) or (batch, *spatial, channel).
-        let channel = axes.remove(if channels_last { axes.len() - 1 } else { 1 });
-        axes.insert(0, channel);
-        axes
+    let (shape, strides) = (array.shape(), array.strides());
+    (order((batched, channels_last), shape, 1), order((batched, channels_last), strides, 0))
+}
+
+/// What an array has for each axis, as `[channel, batch, *spatial]`; for a batch that it has not, `absent`.
+fn order<N: Copy>((batched, channels_last): (bool, bool), axes: &[N], absent: N) -> Vec<N> {
+    let (batch, rest) = if batched { (axes[0], &axes[1..]) } else { (absent, axes) };
+    let (channel, spatial) = if channels_last {
+        (rest[rest.len() - 1], &rest[..rest.len() - 1])
+    } else {
+        (rest[0], &rest[1..])
     };
-    let shape = order(array.shape().iter().map(|&n| n as isize).collect(), 1);
-    let strides = order(array.strides().to_vec(), 0);
-    (shape.into_iter().map(|n| n as usize).collect(), strides)
+    let mut ordered = Vec::with_capacity(spatial.len() + 2);
+    ordered.extend([channel, batch]);
+    ordered.extend_from_slice(spatial);
+    ordered
 }
 
 /// A new array in C order whose elements are not set.

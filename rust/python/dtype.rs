@@ -2,9 +2,9 @@
 //! to the dtype of its result and that of its sums.
 
 use numpy::npyffi::NPY_TYPES;
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
+use numpy::{Complex32, Complex64, PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::arguments::Any;
 use super::array::{Array, Part};
@@ -73,11 +73,26 @@ impl Number {
 
     /// Its dtype, in this machine's byte order.
     pub(super) fn dtype<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDescr>> {
-        let name: Bound<'py, PyAny> = match self.scalar {
-            Scalar::Bf16 => py.import("ml_dtypes")?.getattr("bfloat16")?,
-            _ => PyString::new(py, self.name()).into_any(),
-        };
-        PyArrayDescr::new(py, &name)
+        // By their types where those are Rust's too: NumPy takes a fifth of a microsecond to read a name.
+        Ok(match (self.scalar, self.complex) {
+            (Scalar::F32, false) => numpy::dtype::<f32>(py),
+            (Scalar::F64, false) => numpy::dtype::<f64>(py),
+            (Scalar::F32, true) => numpy::dtype::<Complex32>(py),
+            (Scalar::F64, true) => numpy::dtype::<Complex64>(py),
+            (Scalar::Bool, _) => numpy::dtype::<bool>(py),
+            (Scalar::I8, _) => numpy::dtype::<i8>(py),
+            (Scalar::I16, _) => numpy::dtype::<i16>(py),
+            (Scalar::I32, _) => numpy::dtype::<i32>(py),
+            (Scalar::I64, _) => numpy::dtype::<i64>(py),
+            (Scalar::U8, _) => numpy::dtype::<u8>(py),
+            (Scalar::U16, _) => numpy::dtype::<u16>(py),
+            (Scalar::U32, _) => numpy::dtype::<u32>(py),
+            (Scalar::U64, _) => numpy::dtype::<u64>(py),
+            (Scalar::F16, _) => PyArrayDescr::new(py, self.name())?,
+            (Scalar::Bf16, _) => {
+                PyArrayDescr::new(py, &py.import("ml_dtypes")?.getattr("bfloat16")?)?
+            }
+        })
     }
 
     /// The name of its dtype.
