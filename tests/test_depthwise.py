@@ -21,10 +21,14 @@ def case(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, Any]]:
     kernel, stride = int(rng.choice([3, 5, 7])), int(rng.choice([1, 1, 2]))
     dilation = int(rng.choice([1, 1, 1, 2, 3]))
+    last = bool(rng.random() < 0.3)
     channels, outputs, batch = (int(rng.integers(1, n)) for n in (14, 4, 3))
+    if last:  # vectors are of channels, and several of these are staged together
+        channels, outputs = int(rng.integers(1, 180)), int(rng.choice([1, 1, 2]))
     span = (kernel - 1) * dilation + 1
     padding = [int(rng.integers(0, span)) for _ in range(2)]
-    plane = [int(rng.integers(max(1, span - 2 * pad), span + 34)) for pad in padding]
+    most = 9 if last else 34
+    plane = [int(rng.integers(max(1, span - 2 * pad), span + most)) for pad in padding]
     dtype = rng.choice(["float32", "float64"])
 
     def small(*shape: int) -> np.ndarray:
@@ -41,6 +45,7 @@ def case(
         "dilation": dilation,
         "groups": channels,
         "threads": int(rng.integers(1, 4)),
+        "channels_last": last,
         "activation": "relu" if rng.random() < 0.3 else None,
     }
     return x, weight, bias, options
@@ -72,7 +77,10 @@ def wrong(seed: int) -> list[str]:
     found = []
     for _ in range(CASES):
         x, weight, bias, options = case(rng)
-        y = faltung.conv2d(x, weight, bias, method="direct", **options)
+        last = options["channels_last"]
+        given = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if last else x
+        y = faltung.conv2d(given, weight, bias, method="direct", **options)
+        y = np.moveaxis(y, -1, 1) if last else y
         if not np.array_equal(y, expected(x, weight, bias, options)):
             found.append(f"{x.shape} {weight.shape} {x.dtype} bias={bias is not None} {options}")
     return found
