@@ -23,8 +23,8 @@ def case(
     dilation = int(rng.choice([1, 1, 1, 2, 3]))
     last = bool(rng.random() < 0.3)
     channels, outputs, batch = (int(rng.integers(1, n)) for n in (14, 4, 3))
-    if last:  # vectors are of channels, and several of these are staged together
-        channels, outputs = int(rng.integers(1, 180)), int(rng.choice([1, 1, 2]))
+    if last:  # vectors are of channels
+        channels, outputs = int(rng.integers(1, 70)), int(rng.choice([1, 1, 2]))
     span = (kernel - 1) * dilation + 1
     padding = [int(rng.integers(0, span)) for _ in range(2)]
     most = 9 if last else 34
