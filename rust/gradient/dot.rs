@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::stage::{Room, Staged, positions, rows};
+use super::stage::{Room, Staged, Surrounded, positions, rows};
 use super::{Item, LANES, Plan, Problem, Sink};
 use crate::contract::nth_block;
 use crate::error::{Error, room};
@@ -112,17 +112,6 @@ pub(super) fn lens(geometry: &Geometry) -> Vec<usize> {
 pub(super) fn chains(lens: &[usize]) -> impl Iterator<Item = Range<usize>> + use<> {
     let (width, rows) = lens.split_last().expect("a geometry has axes");
     even_parts(0..width.div_ceil(LANES), (STEPS / rows.iter().product::<usize>().max(1)).max(1))
-}
-
-/// Planes of the gradient, and what is around the positions of a block.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Surrounded {
-    /// How far apart positions of each axis lie.
-    pub pitches: Vec<isize>,
-    /// Where the first one lies.
-    pub first: usize,
-    /// Elements between planes: an odd number of [`LANES`], so that they spread over the sets of a cache.
-    pub plane: usize,
 }
 
 impl Dots {

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::dot::Surrounded;
 use super::{CHAIN, Item, LANES, PACKED, Plan, Problem};
 use crate::contract::nth_block;
 use crate::error::{Error, room};
@@ -10,6 +9,17 @@ use crate::geometry::Geometry;
 use crate::slab::Block;
 use crate::tile::{ALL_ROWS, Kernels, Segment, Step, Sum, Tiled};
 use crate::view::{Memory, Run, Runs, View, advance, contiguous};
+
+/// Planes of the gradient, and what is around the positions of a block.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Surrounded {
+    /// How far apart positions of each axis lie.
+    pub pitches: Vec<isize>,
+    /// Where the first one lies.
+    pub first: usize,
+    /// Elements between planes: an odd number of [`LANES`], so that they spread over the sets of a cache.
+    pub plane: usize,
+}
 
 /// Channels of an operand where the caller has them, an element at each position of the output.
 #[derive(Debug)]
