@@ -6,7 +6,7 @@
 
 use super::roles::{Roles, ramp, ramp_shape};
 use super::split::{SLAB_BYTES, block_lens};
-use super::windows::{MOST_OUTPUTS, steps};
+use super::windows::{MOST_OUTPUTS, narrowest, steps};
 use crate::geometry::{Axis, Geometry};
 use crate::memory::LINE;
 use crate::offer::{Cost, far};
@@ -83,7 +83,7 @@ fn slides(geometry: &Geometry, lanes: usize) -> bool {
     let [.., along, row] = geometry.axes.as_slice() else { return false };
     steps(geometry).is_some_and(|(stride, _)| stride <= MOST_STRIDE)
         && matches!(along.kernel, 3 | 5 | 7)
-        && row.output >= lanes / 4
+        && row.output >= narrowest(lanes)
 }
 
 /// The predicted time of a convolution of elements of some bytes.

@@ -56,20 +56,17 @@ impl Split {
         // place of 7 of 8 rows, a 1x1 layer from 64 to 256 channels was a fifth slower (Sapphire Rapids).
         let fits = |axis: usize| outputs || lens[axis + 1..].iter().product::<usize>() % lanes == 0;
         let axis = lens.iter().position(|&len| len > 1).filter(|&axis| threads > 1 && fits(axis));
-        if let Some(axis) = axis {
-            let (mut even, output) = (blocks(&lens), geometry.axes[axis].output);
-            let (others, positions) = (count(&lens) / even[axis], lens.iter().product::<usize>());
+        let even = axis.and_then(|axis| {
+            let mut even = blocks(&lens);
+            let others = count(&lens) / even[axis];
+            let positions: usize = lens.iter().product();
             let most = even[axis] * positions / (least.min(positions) / 2).max(1);
-            let most = most.min(2 * even[axis].max(wanted.div_ceil(others))).min(output);
-            let found = (even[axis]..=most).find(|&n| {
-                let rounds = (others * n).div_ceil(threads);
-                let (longest, mean) = (rounds * output.div_ceil(n) * threads, others * output);
-                others * n >= wanted && (longest - mean) * MOST_IDLE <= mean
-            });
-            if let Some(n) = found {
-                even[axis] = n;
-                return Split { blocks: even, cuts: 1 };
-            }
+            let output = geometry.axes[axis].output;
+            even[axis] = even_blocks((output, others), (even[axis], most), (threads, wanted))?;
+            Some(even)
+        });
+        if let Some(blocks) = even {
+            return Split { blocks, cuts: 1 };
         }
         while count(&lens) < wanted {
             let positions: usize = lens.iter().product();
@@ -97,6 +94,21 @@ impl Split {
     pub fn units(&self, units: usize, cut: usize) -> Range<usize> {
         even_part(&(0..units), self.cuts, cut)
     }
+}
+
+/// Blocks of an axis of so many outputs, of each of which there are `others`, that leave threads idle for no longer
+/// than [`MOST_IDLE`] says: `fewest` or the next number that does, up to `most`.
+fn even_blocks(
+    (output, others): (usize, usize),
+    (fewest, most): (usize, usize),
+    (threads, wanted): (usize, usize),
+) -> Option<usize> {
+    let most = most.min(2 * fewest.max(wanted.div_ceil(others))).min(output);
+    (fewest..=most).find(|&n| {
+        let rounds = (others * n).div_ceil(threads);
+        let (longest, mean) = (rounds * output.div_ceil(n) * threads, others * output);
+        others * n >= wanted && (longest - mean) * MOST_IDLE <= mean
+    })
 }
 
 /// Block `part` of a geometry cut into `blocks` on each axis, as even as can be, and which round of

@@ -198,10 +198,7 @@ impl Dots {
         // Rows spread over the sets of a cache too.
         extents[last] = ((lens[last].div_ceil(LANES) + behind) | 1) * LANES;
         extents[last - 1] += below;
-        let first = below * extents[last] + behind * LANES;
-        let len = first + extents.iter().product::<usize>();
-        let plane = (len.div_ceil(LANES) | 1) * LANES;
-        Surrounded { pitches: contiguous(&extents, 1), first, plane }
+        Surrounded::new(&extents, below * extents[last] + behind * LANES)
     }
 
     /// Outputs that are rows of one tile, or one alone.

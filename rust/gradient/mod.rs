@@ -20,9 +20,9 @@
 //!
 //! In a block, positions are summed in C order (batch, then the spatial axes), in chains of
 //! [`CHAIN`] fused multiply-adds, and chains are added in order; blocks follow
-//! each other in the same way. With [`Form::Dot`] a block is one chain, and each of 16 interleaved sums
-//! is such a sum, of every 16th position of a block's rows; they are added as a tree: halves, quarters, and
-//! so on. Where a
+//! each other in the same way. With [`Form::Dot`] a chain is a strip of a block's rows ([`dot::chains`]), and each
+//! of 16 interleaved sums is such a sum, of every 16th position of these; they are added as a tree: halves,
+//! quarters, and so on. Where a
 //! gradient has few elements and many positions, blocks are dealt to up to [`SLICES`] slices, each
 //! summed by itself, and those are added as a tree of neighbours. All of this depends on shapes and
 //! options alone.
@@ -47,7 +47,7 @@ use crate::view::{Element, View, ViewMut, advance};
 pub use bias::{Bias, bias};
 use dot::Dots;
 use sink::Sink;
-use stage::{Planes, Room, Staged};
+use stage::{Planes, Room, Staged, Surrounded};
 
 /// Positions that are summed in one chain of fused multiply-adds at most.
 const CHAIN: usize = 256;
@@ -385,7 +385,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
                 let regions = outputs.div_ceil(self.shape.rows) * channels.div_ceil(width);
                 let sums = regions.saturating_mul(tile);
                 let in_place = self.rows_in_place().is_some();
-                let gradient = if in_place { 0 } else { outputs * self.gradient_plane(&self.lens) };
+                let gradient =
+                    if in_place { 0 } else { outputs * Surrounded::new(&self.lens, 0).plane };
                 // Panels of the input are of whole tiles' columns.
                 let turned = channels.next_multiple_of(width) * self.panel(positions);
                 (gradient, turned, self.shape.rows.max(PACKED) * width, sums)

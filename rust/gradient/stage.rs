@@ -21,6 +21,15 @@ pub(super) struct Surrounded {
     pub plane: usize,
 }
 
+impl Surrounded {
+    /// Of so many elements on each axis, and `first` before those.
+    pub fn new(extents: &[usize], first: usize) -> Self {
+        let len = first + extents.iter().product::<usize>();
+        let plane = (len.div_ceil(LANES) | 1) * LANES;
+        Surrounded { pitches: contiguous(extents, 1), first, plane }
+    }
+}
+
 /// Channels of an operand where the caller has them, an element at each position of the output.
 #[derive(Debug)]
 pub(super) struct Planes<'a, T> {
@@ -159,17 +168,12 @@ impl<T: Tiled> Plan<'_, T> {
             if self.dots.is_none() && !self.swapped {
                 self.pack(&self.gradient, (outputs, &staged.block), room.gradient, room.results);
             } else if self.rows_in_place().is_none() {
-                let in_order = || Surrounded {
-                    pitches: contiguous(&staged.lens, 1),
-                    first: 0,
-                    plane: self.gradient_plane(&staged.lens),
-                };
-                let made;
+                let in_order;
                 let planes = match &self.dots {
                     Some(dots) => &dots.planes,
                     None => {
-                        made = in_order();
-                        &made
+                        in_order = Surrounded::new(&staged.lens, 0);
+                        &in_order
                     }
                 };
                 let strides = gradient.strides();
@@ -268,12 +272,6 @@ impl<T: Tiled> Plan<'_, T> {
         self.shape.columns * self.kernels.lanes
     }
 
-    /// Elements between the gradient's planes of a block: an odd number of [`LANES`], so that planes
-    /// spread over the sets of a cache.
-    pub(super) fn gradient_plane(&self, lens: &[usize]) -> usize {
-        (lens.iter().product::<usize>().div_ceil(LANES) | 1) * LANES
-    }
-
     /// The sum over a block's positions with [`Form::Outer`](super::Form::Outer).
     pub(super) fn sum(&self, lens: &[usize]) -> Result<Sum, Error> {
         let pitches = self.layout.pitches();
@@ -288,8 +286,8 @@ impl<T: Tiled> Plan<'_, T> {
         let strides = match self.rows_in_place() {
             Some(_) => self.gradient.strides.iter().map(|stride| stride / size).collect(),
             None => {
-                let plane = self.gradient_plane(lens) as isize;
-                [plane].into_iter().chain(contiguous(lens, 1)).collect::<Vec<_>>()
+                let Surrounded { plane, pitches, .. } = Surrounded::new(lens, 0);
+                [plane as isize].into_iter().chain(pitches).collect::<Vec<_>>()
             }
         };
         let column = |(at, p)| if self.turned.is_some() { p } else { at };

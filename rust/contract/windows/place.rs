@@ -196,9 +196,8 @@ impl<T: Tiled> Windows<'_, T> {
         let Slides { in_place, cut, .. } = self.slides;
         let (mut now, mut block, mut row) = (None, Block::default(), Row::default());
         let channels = geometry.groups * geometry.outputs;
-        let chunks = channels.div_ceil(place.together);
         while let Some(item) = turn.next() {
-            let (part, chunk) = (item / chunks, item % chunks);
+            let (part, cell) = (item / self.cells(), item % self.cells());
             // Planes may be so small that what is the same in all would take longer than they do.
             if now.replace(part) != Some(part) {
                 block = self.block(part);
@@ -208,7 +207,7 @@ impl<T: Tiled> Windows<'_, T> {
                     row = Row::new(&geometry.axes[axis], (width, self.kernels.lanes), most, column);
                 }
             }
-            let first = chunk * place.together;
+            let first = cell * place.together;
             let outputs = first..channels.min(first + place.together);
             for (output, weights) in outputs.clone().zip(weights.chunks_exact_mut(WEIGHTS)) {
                 self.read_weights(output, weights);
