@@ -196,8 +196,9 @@ impl<T: Tiled> Windows<'_, T> {
         let Slides { in_place, cut, .. } = self.slides;
         let (mut now, mut block, mut row) = (None, Block::default(), Row::default());
         let channels = geometry.groups * geometry.outputs;
+        let cells = self.cells();
         while let Some(item) = turn.next() {
-            let (part, cell) = (item / self.cells(), item % self.cells());
+            let (part, cell) = (item / cells, item % cells);
             // Planes may be so small that what is the same in all would take longer than they do.
             if now.replace(part) != Some(part) {
                 block = self.block(part);
