@@ -3,6 +3,7 @@
 //! Whole vectors are written by the tile kernel itself; cut ones are set aside, and their useful lanes
 //! written from there.
 
+use crate::convert::copy;
 use crate::cover::{Lanes, Span};
 use crate::geometry::Activation;
 use crate::tile::{Bias, Finish, Kernels, Rows, Tiled};
@@ -97,6 +98,21 @@ impl<'a, T: Tiled> Store<'a, T> {
                 }
                 continue;
             }
+            if step == size && self.is_direct() {
+                let reach = target.row * (rows as isize - 1);
+                let run = part.len as isize * size;
+                let to = self.out.at(to, reach.min(0), reach.max(0) + run);
+                let values = &values[part.lane..][..(rows - 1) * pitch + part.len];
+                for row in 0..rows {
+                    // SAFETY: `at` checked that the runs of all rows are results, and the caller keeps others
+                    // away; the slice was just cut to hold them.
+                    unsafe {
+                        let from = values.as_ptr().add(row * pitch);
+                        copy(from, to.wrapping_byte_offset(row as isize * target.row), part.len);
+                    }
+                }
+                continue;
+            }
             for row in 0..rows {
                 let values = &values[row * pitch + part.lane..][..part.len];
                 // SAFETY: the caller keeps other threads away.
@@ -178,6 +194,7 @@ mod tests {
                 short: None,
                 end: isize::MAX,
                 direct: true,
+                apart: false,
             };
             let cover = Cover::new(&positions, 4, 4);
             let starts = |list: &[Column]| list.iter().map(|c| c.from).collect::<Vec<_>>();

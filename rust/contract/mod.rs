@@ -348,15 +348,22 @@ impl<'a, T: Tiled> Nest<'a, T> {
             let groups = self.position_groups(&extent.lens, shape.rows);
             return Place { block, runs, extent, groups, ..Place::default() };
         }
-        let positions = Positions {
+        let mut positions = Positions {
             lens: &extent.lens,
             pitches: &self.input.pitches,
             strides: &self.strides,
             short,
             end: extent.end,
             direct: self.problem.store.is_direct(),
+            apart: false,
         };
-        let mut cover = Cover::new(&positions, self.kernels.lanes, size_of::<T>());
+        let (lanes, size) = (self.kernels.lanes, size_of::<T>());
+        let taps = self.geometry.channels * self.geometry.kernel_taps();
+        let mut cover = Cover::new(&positions, lanes, size);
+        if cover.is_better_apart(&positions, (lanes, size), taps) {
+            positions.apart = true;
+            cover = Cover::new(&positions, lanes, size);
+        }
         let shape = self.shape(&mut cover);
         let columns = Columns { spans: cover.strips(shape.columns, STRIP), cover };
         Place { block, runs, extent, columns, shape, groups: Vec::new() }
@@ -371,16 +378,13 @@ impl<'a, T: Tiled> Nest<'a, T> {
             return roles::ramp_shape(&self.kernels.registers(), &ramp, kernel, &[whole, cut]).0;
         }
         let channels = self.split.units(self.geometry.outputs, 0).len();
-        let most = self.problem.weights.most_rows();
-        let leftovers = 0..=if cut > 0 { whole.min(MAX_COLUMNS - 1) } else { 0 };
-        let choices = leftovers.map(|leftover| {
-            let vectors = [whole - leftover, cut + leftover];
-            let (shape, cycles) = self.kernels.choose(channels, &vectors, (most, false));
-            (shape, leftover, cycles)
-        });
-        let best = choices.min_by(|a, b| a.2.total_cmp(&b.2)).expect("none is left over at least");
-        cover.set_aside(best.1, self.kernels.lanes);
-        best.0
+        let most = if cut > 0 { whole.min(MAX_COLUMNS - 1) } else { 0 };
+        let choices = (0..=most).map(|leftover| [whole - leftover, cut + leftover]);
+        let limits = (self.problem.weights.most_rows(), false);
+        let (leftover, (shape, _)) =
+            self.kernels.registers().choose_among(channels, choices, limits);
+        cover.set_aside(leftover, self.kernels.lanes);
+        shape
     }
 
     /// The positions of a block as rows of tiles, of each of its rows as evenly as can be.

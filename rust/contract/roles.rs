@@ -91,11 +91,12 @@ const PAGED_CHANNEL_VECTORS: f64 = 0.6;
 /// The same where rows of weights lie a multiple of 4 KiB apart.
 const ALIASED_ROWS: f64 = 0.9;
 
-/// Cycles an element: staging it as it is, or by phases of a stride; turning a result; the same where
+/// Cycles an element: staging it as it is, or by phases of a stride; a run of such; turning a result; the same where
 /// channels of the result lie a multiple of 4 KiB apart and share one set of the cache; packing a weight,
 /// new memory for it included; and the ends of a row of positions, of each output channel.
 const STAGE: f64 = 0.2;
 const STAGE_PHASES: f64 = 1.5;
+const RUN: f64 = 12.0;
 const TURN: f64 = 0.7;
 const TURN_ALIASED: f64 = 2.0;
 const PACK: f64 = 1.2;
@@ -127,6 +128,7 @@ fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     };
     let speed = if most < usize::MAX { speed * ALIASED_ROWS } else { speed };
     let stage = if row.stride > 1 { STAGE_PHASES } else { STAGE };
+    let phases = row.stride.min(row.kernel) as f64;
     let ends = if junk > 0 { ROW_ENDS * (rows * geometry.outputs) as f64 } else { 0.0 };
     // Weights that lie apart, as those of a phase do, are read anew for each slab and each strip.
     let size = size_of::<T>() as f64;
@@ -136,7 +138,11 @@ fn channels<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
         (inputs(geometry) * size / SLAB_BYTES as f64).max((vectors / STRIP) as f64).max(1.0);
     let lone = apart > size && weights * apart > CACHED;
     let lone = if lone { LONE_WEIGHT * apart / LINE as f64 * weights * passes } else { 0.0 };
-    cycles * taps(geometry) / speed + stage * inputs(geometry) + ends + lone
+    cycles * taps(geometry) / speed
+        + stage * inputs(geometry)
+        + RUN * phases * inputs(geometry) / row.input as f64
+        + ends
+        + lone
 }
 
 /// Whether vectors of output channels read the weights where they lie rather than packed.
@@ -153,6 +159,7 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     let axes = || geometry.axes.iter().rev();
     let whole: usize = axes().take_while(plain).map(|axis| axis.output).product();
     let row = whole * axes().find(|axis| !plain(axis)).map_or(1, |axis| axis.output);
+    let last = geometry.axes[geometry.axes.len() - 1];
     let panels = geometry.outputs.div_ceil(kernels.lanes);
     let (_, cycles) = kernels.choose(row, &[panels], (usize::MAX, true));
     let rows = (geometry.positions() / row) as f64;
@@ -171,7 +178,7 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
         _ => CHANNEL_VECTORS,
     };
     rows * cycles * taps(geometry) / speed
-        + STAGE * inputs(geometry)
+        + (STAGE + RUN / last.input as f64) * inputs(geometry)
         + turn * results
         + pack * weights
 }

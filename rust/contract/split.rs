@@ -41,10 +41,11 @@ impl Split {
         (threads, cuts): (usize, usize),
         (lone_images, outputs): (bool, bool),
     ) -> Self {
-        let mut lens = block_lens(geometry, SLAB_BYTES / element);
+        let mut one = geometry.clone();
         if lone_images {
-            lens[0] = 1;
+            one.axes[0].output = 1;
         }
+        let mut lens = block_lens(&one, SLAB_BYTES / element);
         let blocks = |lens: &[usize]| -> Vec<usize> {
             geometry.axes.iter().zip(lens).map(|(axis, &len)| axis.output.div_ceil(len)).collect()
         };
@@ -144,7 +145,8 @@ pub(crate) fn block_lens(geometry: &Geometry, budget: usize) -> Vec<usize> {
         if size(&lens) <= budget { low = lens[inner] } else { high = lens[inner] - 1 }
     }
     lens[inner] = low;
-    // Then whichever axis saves most by growing.
+    // Then whichever axis saves most by growing; of those that save the same the innermost, so that its
+    // rows go on where the last one ends.
     let grown = |lens: &[usize], axis: usize| {
         let mut lens = lens.to_vec();
         lens[axis] = whole[axis].min(lens[axis] + lens[axis].div_ceil(4));
@@ -152,7 +154,7 @@ pub(crate) fn block_lens(geometry: &Geometry, budget: usize) -> Vec<usize> {
         (size <= budget).then_some((size as f64 / positions as f64, lens))
     };
     loop {
-        let growable = (0..inner).filter(|&axis| lens[axis] < whole[axis]);
+        let growable = (0..inner).rev().filter(|&axis| lens[axis] < whole[axis]);
         let candidates = growable.filter_map(|axis| grown(&lens, axis));
         match candidates.min_by(|a, b| a.0.total_cmp(&b.0)) {
             Some((_, best)) => lens = best,

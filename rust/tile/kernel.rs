@@ -131,28 +131,30 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
                 }
                 _ => totals,
             };
+            // What is added to a sum is added once: not in the result, where columns may overlap.
+            let finish = tile
+                .finish
+                .filter(|finish| finish.clip.is_some() || !matches!(finish.bias, Bias::None));
+            let sums = if finish.is_some() { totals } else { to };
             // Two plain loops over the array: an iterator over it, or a choice in each of its elements,
             // would keep it in memory.
             if tile.first {
                 for (m, row) in acc.iter().enumerate() {
                     for (v, &sum) in row.iter().enumerate() {
-                        sum.store(to.at(m, v));
+                        sum.store(sums.at(m, v));
                     }
                 }
             } else {
                 for (m, row) in acc.iter().enumerate() {
                     for (v, &sum) in row.iter().enumerate() {
-                        V::load(totals.at(m, v)).add(sum).store(to.at(m, v));
+                        V::load(totals.at(m, v)).add(sum).store(sums.at(m, v));
                     }
                 }
             }
-            if let Some(Finish { bias, clip }) = tile.finish
-                && (clip.is_some() || !matches!(bias, Bias::None))
-            {
+            if let Some(Finish { bias, clip }) = finish {
                 for m in 0..MR {
                     for v in 0..NV {
-                        let to = to.at(m, v);
-                        let mut total = V::load(to);
+                        let mut total = V::load(totals.at(m, v));
                         total = match bias {
                             Bias::None => total,
                             Bias::Rows(bias, step) => total.add(V::splat(bias.add(m * step))),
@@ -163,7 +165,7 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
                         if let Some((low, high)) = clip {
                             total = total.clip(V::splat(&low), V::splat(&high));
                         }
-                        total.store(to);
+                        total.store(to.at(m, v));
                     }
                 }
             }

@@ -32,18 +32,28 @@ impl Registers {
     /// The tile shape that takes the fewest cycles for `rows` rows and vectors of columns in several
     /// runs, with at most `most_rows` rows in a tile; and how many a tap takes. Vectors that are
     /// `aligned` lie in one cache line each.
-    pub fn choose(
+    pub fn choose(&self, rows: usize, runs: &[usize], limits: (usize, bool)) -> (TileShape, f64) {
+        self.choose_among(rows, std::iter::once(runs), limits).1
+    }
+
+    /// The same where there is a choice of runs: the first of the best ones, which must be one at least.
+    pub fn choose_among<R: AsRef<[usize]>>(
         &self,
         rows: usize,
-        runs: &[usize],
+        choices: impl Iterator<Item = R>,
         (most_rows, aligned): (usize, bool),
-    ) -> (TileShape, f64) {
-        let mut best = (TileShape { rows: 1, columns: 1 }, f64::INFINITY);
-        for (i, &most) in self.rows.iter().enumerate().filter(|&(_, &most)| most > 0) {
-            let shape = TileShape { rows: most.min(most_rows), columns: i + 1 };
-            let cycles = self.in_tiles(rows, runs, (shape, aligned));
-            if cycles < best.1 {
-                best = (shape, cycles);
+    ) -> (usize, (TileShape, f64)) {
+        let shapes: [(TileShape, Prices); MAX_COLUMNS] = std::array::from_fn(|i| {
+            let shape = TileShape { rows: self.rows[i].min(most_rows), columns: i + 1 };
+            (shape, self.prices(rows, (shape, aligned)))
+        });
+        let mut best = (0, (TileShape { rows: 1, columns: 1 }, f64::INFINITY));
+        for (i, runs) in choices.enumerate() {
+            for (shape, prices) in shapes.iter().filter(|(shape, _)| shape.rows > 0) {
+                let cycles = in_tiles(runs.as_ref(), shape.columns, prices);
+                if cycles < best.1.1 {
+                    best = (i, (*shape, cycles));
+                }
             }
         }
         best
@@ -56,25 +66,27 @@ impl Registers {
         runs: &[usize],
         (shape, aligned): (TileShape, bool),
     ) -> f64 {
+        in_tiles(runs, shape.columns, &self.prices(rows, (shape, aligned)))
+    }
+
+    /// Cycles that a tap of all rows takes in tiles of so many columns, up to those of a shape.
+    fn prices(&self, rows: usize, (shape, aligned): (TileShape, bool)) -> Prices {
+        let mut prices = [0.0; MAX_COLUMNS + 1];
+        if shape.rows == 0 {
+            return prices;
+        }
         let groups = rows.div_ceil(shape.rows);
         // As `even_parts` makes them: so many of the larger size, the others one smaller.
         let larger = rows.div_ceil(groups.max(1));
-        let many = rows - groups * (larger - 1).min(rows);
-        let mut cycles = 0.0;
-        for (count, rows) in [(many, larger), (groups - many.min(groups), larger - 1)] {
-            if count > 0 && rows > 0 {
-                let strip = |&n: &usize| self.strip_cycles(rows, n, (shape.columns, aligned));
-                cycles += count as f64 * runs.iter().map(strip).sum::<f64>();
+        let many = rows - groups * larger.saturating_sub(1);
+        for (columns, price) in prices.iter_mut().enumerate().take(shape.columns + 1).skip(1) {
+            for (count, rows) in [(many, larger), (groups - many, larger.saturating_sub(1))] {
+                if count > 0 {
+                    *price += count as f64 * self.cycles(rows, columns, aligned);
+                }
             }
         }
-        cycles
-    }
-
-    /// Cycles that a tap of a strip of `vectors` vectors takes in tiles of `columns`.
-    fn strip_cycles(&self, rows: usize, vectors: usize, (columns, aligned): (usize, bool)) -> f64 {
-        let (whole, rest) = (vectors / columns, vectors % columns);
-        let whole = whole as f64 * self.cycles(rows, columns, aligned);
-        whole + if rest > 0 { self.cycles(rows, rest, aligned) } else { 0.0 }
+        prices
     }
 
     /// Cycles that a tap of a tile takes on a core with two FMA pipes and two load ports, which
@@ -86,4 +98,13 @@ impl Registers {
         let load = (rows as f64 + columns as f64 * load) / 2.0;
         multiply.max(load).max(4.0) + 0.5
     }
+}
+
+/// Cycles of a strip of tiles, by their columns.
+type Prices = [f64; MAX_COLUMNS + 1];
+
+/// Cycles that runs of vectors take in tiles of `columns`, and what is left of each in a smaller one.
+fn in_tiles(runs: &[usize], columns: usize, prices: &Prices) -> f64 {
+    let strip = |&n: &usize| (n / columns) as f64 * prices[columns] + prices[n % columns];
+    runs.iter().map(strip).sum()
 }

@@ -502,6 +502,7 @@ impl Plane {
             short: None,
             end: isize::MAX,
             direct: false,
+            apart: false,
         };
         Cover::new(&positions, lanes, 1).cut.iter().map(|column| column.from).collect()
     }
