@@ -169,6 +169,10 @@ pub enum Error {
         name: &'static str,
         reason: String,
     },
+    WeightMethod {
+        name: &'static str,
+        reason: String,
+    },
     Clip {
         low: f64,
         high: f64,
@@ -513,6 +517,11 @@ impl fmt::Display for Error {
                 f,
                 "method is {name:?}, which cannot compute this convolution because {reason}; \
                  faltung.explain with the same arguments tells what each method would take"
+            ),
+            Error::WeightMethod { name, reason } => write!(
+                f,
+                "method is {name:?}, which cannot compute the gradient of weights because {reason}; pass \
+                 method=\"auto\""
             ),
             Error::Clip { low, high } => write!(
                 f,

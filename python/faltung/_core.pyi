@@ -131,6 +131,8 @@ def conv_weight(
     dtype: object,
     accumulate: object,
     out: object,
+    method: object,
+    precision: object,
     threads: object,
 ) -> npt.NDArray[Any]: ...
 def conv_bias(

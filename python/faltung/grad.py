@@ -184,6 +184,8 @@ def _conv_weight(
     dtype: npt.DTypeLike | None = None,
     accumulate: bool = False,
     out: npt.NDArray[Any] | None = None,
+    method: Method = "auto",
+    precision: Precision = "high",
     threads: SupportsIndex | None = None,
 ) -> npt.NDArray[Any]:
     r"""Gradient of the weight of `faltung.conv`.
@@ -202,6 +204,10 @@ def _conv_weight(
     per_sample : bool
         Keep the gradients of the images of a batch apart.
     {result}
+    method, precision
+        As in `faltung.conv`, of "auto", "direct" and "winograd", which transforms along axes with a
+        kernel of 3, a stride and a dilation of 1; other axes must have a kernel of 1. "auto" takes
+        it where it is predicted to be faster, but not with ``precision="exact"``.
     threads
         As in `faltung.conv`.
 
@@ -215,7 +221,8 @@ def _conv_weight(
     ------
     TypeError, ValueError, MemoryError, KeyboardInterrupt
         As in `faltung.conv`; ValueError too where `x`, `weight_size` and `grad_output` cannot be
-        of one convolution, for `accumulate` without `out`, and for `per_sample` without a batch.
+        of one convolution, for `accumulate` without `out`, for `per_sample` without a batch, and
+        for a `method` that cannot compute it, with the reason.
 
     See Also
     --------
@@ -232,8 +239,9 @@ def _conv_weight(
             grad\_output[n, o, i] \; x[n, g C/groups + c, i \cdot stride + k \cdot dilation]
 
     The sums are cut into blocks of positions, and blocks into chains of fused multiply-adds, in a
-    way that depends on shapes and options alone (docs/gradients.md tells it exactly). So the bits
-    are the same for any number of threads, any layout, and any instruction set.
+    way that depends on shapes and options alone (docs/gradients.md tells it exactly, and what
+    transforms round). So the bits are the same for any number of threads, any layout, and any
+    instruction set.
 
     Examples
     --------
@@ -251,7 +259,8 @@ def _conv_weight(
     """
     return _core.conv_weight(
         rank, x, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-        padding_value, flip, channels_last, per_sample, dtype, accumulate, out, threads,
+        padding_value, flip, channels_last, per_sample, dtype, accumulate, out, method,
+        precision, threads,
     )  # fmt: skip
 
 

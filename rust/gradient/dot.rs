@@ -416,7 +416,7 @@ impl<T: Tiled> Plan<'_, T> {
                     self.exact(item, (output, channel), sums)?;
                 }
             }
-            self.put(item, output, (0..item.channels.len(), 0..taps), row, sink);
+            item.put(self.problem.geometry, output, (0..item.channels.len(), 0..taps), row, sink);
         }
         Ok(())
     }

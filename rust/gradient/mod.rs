@@ -16,6 +16,9 @@
 //!   nothing is transposed and no lane waits for an output channel that does not exist. The gradient is
 //!   staged with zeros around each block: see [`dot::Dots`].
 //!
+//! Where three taps and a cost ([`method`]) allow it, products are summed at points of tiles instead, and their
+//! sums transformed to taps: see [`tiles`].
+//!
 //! # The order of a sum
 //!
 //! In a block, positions are summed in C order (batch, then the spatial axes), in chains of
@@ -29,9 +32,11 @@
 
 mod bias;
 mod dot;
+mod method;
 mod outer;
 mod sink;
 mod stage;
+mod tiles;
 
 use std::ops::Range;
 
@@ -40,14 +45,17 @@ use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::memory::{Workspace, with_scratch};
 use crate::parallel::{Stopped, Team, Turn, even_part};
+use crate::plan::Asked;
 use crate::slab::Layout;
 use crate::tile::{Kernels, Rows, Strip, TileShape, Tiled};
 use crate::view::{Element, View, ViewMut, advance};
 
 pub use bias::{Bias, bias};
 use dot::Dots;
+pub use method::asked;
 use sink::Sink;
 use stage::{Planes, Room, Staged, Surrounded};
+use tiles::Tiles;
 
 /// Positions that are summed in one chain of fused multiply-adds at most.
 const CHAIN: usize = 256;
@@ -87,6 +95,8 @@ pub struct Problem<'a, T> {
     pub gradient: &'a View<'a>,
     /// What lies outside the input in constant mode.
     pub padding: T,
+    /// Whether no sum may be rounded: of integers, which floats may hold as well.
+    pub exact: bool,
     /// Whether the convolution flips its kernels.
     pub flip: bool,
     /// Where the gradient of the weights goes.
@@ -120,34 +130,61 @@ impl Form {
 
 /// Computes the gradient of weights.
 pub fn weight<T: Tiled>(
+    asked: Asked,
     problem: &Problem<'_, T>,
     kernels: &Kernels<T>,
     team: &Team<'_>,
 ) -> Result<(), Stopped> {
     let geometry = problem.geometry;
-    let taps = geometry.kernel_taps();
     if geometry.groups * geometry.outputs * geometry.channels == 0 {
         return Ok(());
     }
     let serial = geometry.flops() < SERIAL_FLOPS;
     let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
+    if let Some(forms) = method::forms(asked, problem)? {
+        let tiles = Tiles::new(problem, &forms, kernels, team.threads)?;
+        let work = |turn: &Turn<'_>, sink: &Sink<'_, T>| tiles.work(turn, sink);
+        // What is added to is not touched before all is known to be finite.
+        let apart = problem.accumulate;
+        if summed(problem, &team, (&tiles.division, apart), &work, &|| !tiles.odd())? {
+            return Ok(());
+        }
+    }
     let plan = Plan::new(problem, kernels, team.threads)?;
+    let work = |turn: &Turn<'_>, sink: &Sink<'_, T>| plan.work(turn, sink);
+    summed(problem, &team, (&plan.division, false), &work, &|| true).map(|_| ())
+}
+
+/// Does the work of a division: at once, or every slice by itself and then their sum, as it must be where
+/// sums are to be kept `apart`. Whether they were `sound`.
+fn summed<T: Tiled>(
+    problem: &Problem<'_, T>,
+    team: &Team<'_>,
+    (division, apart): (&Division, bool),
+    work: &(impl Fn(&Turn<'_>, &Sink<'_, T>) -> Result<(), Error> + Sync),
+    sound: &impl Fn() -> bool,
+) -> Result<bool, Stopped> {
+    let geometry = problem.geometry;
+    let (taps, slices) = (geometry.kernel_taps(), division.slices);
     let images = if problem.per_sample { geometry.axes[0].output } else { 1 };
     let sink = Sink::new(problem)?;
-    if plan.slices == 1 {
-        return team.share(images * plan.parts(), |turn| plan.work(turn, &sink));
+    if slices == 1 && !apart {
+        team.share(images * division.parts(geometry), |turn| work(turn, &sink))?;
+        return Ok(sound());
     }
-    // Every slice by itself, and then their sum.
     let row = geometry.channels * taps;
     let outputs = geometry.groups * geometry.outputs;
-    let len = (images * plan.slices).saturating_mul(outputs * row);
+    let len = (images * slices).saturating_mul(outputs * row);
     let mut partial = Workspace::new::<T>("the partial sums", len)?;
     let partial = &mut partial.elements_mut()[..len];
-    let shape = [images * plan.slices, outputs, row];
+    let shape = [images * slices, outputs, row];
     {
         let partial = ViewMut::from_slice(partial, &shape);
         let sink = Sink::dense(&partial, geometry)?;
-        team.share(images * plan.slices * plan.parts(), |turn| plan.work(turn, &sink))?;
+        team.share(images * slices * division.parts(geometry), |turn| work(turn, &sink))?;
+    }
+    if !sound() {
+        return Ok(false);
     }
     team.share(images * outputs, |turn| {
         let mut sums = room("the partial sums", row)?;
@@ -155,15 +192,29 @@ pub fn weight<T: Tiled>(
         while let Some(item) = turn.next() {
             let (image, output) = (item / outputs, item % outputs);
             let of = |slice: usize| {
-                let at = ((image * plan.slices + slice) * outputs + output) * row;
+                let at = ((image * slices + slice) * outputs + output) * row;
                 &partial[at..at + row]
             };
-            tree(0..plan.slices, &of, &mut sums)?;
+            tree(0..slices, &of, &mut sums)?;
             // SAFETY: each output is written by the one thread that took it.
             unsafe { sink.write((image, output), (0..geometry.channels, 0..taps), &sums) };
         }
         Ok(())
-    })
+    })?;
+    Ok(true)
+}
+
+/// Slices of a sum over so many blocks of `one`, whose sums take no more room than the operands.
+fn slices(geometry: &Geometry, one: &Geometry, blocks: usize, per_sample: bool) -> usize {
+    let of = |len: fn(&Axis) -> usize| -> usize {
+        let skipped = usize::from(per_sample);
+        let images = if per_sample { one.axes[0].output } else { 1 };
+        images * geometry.axes[skipped..].iter().map(len).product::<usize>()
+    };
+    let Geometry { groups, channels, outputs, .. } = *geometry;
+    let operands = groups * (channels * of(|axis| axis.input) + outputs * of(|axis| axis.output));
+    let elements = groups * outputs * channels * geometry.kernel_taps();
+    blocks.clamp(1, SLICES.min(1 + operands / elements))
 }
 
 /// The sum of rows, halves of them first, down to neighbours.
@@ -200,20 +251,26 @@ struct Plan<'a, T: Tiled> {
     taps: Vec<isize>,
     /// Blocks on each axis.
     blocks: Vec<usize>,
-    /// Slices of the sum, of one image with gradients of their own.
-    slices: usize,
+    division: Division,
     shape: TileShape,
     /// The same of [`Form::Dot`].
     dots: Option<Dots>,
     /// Most positions of a block on each axis.
     lens: Vec<usize>,
+    sizes: Sizes,
+    /// The geometry that blocks cut: of one image, if each has a gradient of its own.
+    one: Geometry,
+}
+
+/// How a sum is divided into items.
+struct Division {
     /// Parts of a group's channels and of its outputs.
     cuts: (usize, usize),
     /// Channels and outputs that parts have a multiple of.
     unit: (usize, usize),
-    sizes: Sizes,
-    /// The geometry that blocks cut: of one image, if each has a gradient of its own.
-    one: Geometry,
+    /// Blocks, and slices of them: of one image with gradients of their own.
+    blocks: usize,
+    slices: usize,
 }
 
 /// Elements of each part of a thread's memory.
@@ -266,11 +323,8 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let lens: Vec<usize> = axes.map(|(axis, &n)| axis.output.div_ceil(n.max(1))).collect();
         let layout = Layout::new(geometry, &lens, size_of::<T>())?;
         let taps = flat(&layout.offsets()?, geometry)?;
-        // Slices whose sums take no more room than the operands.
-        let inputs: usize = one.axes.iter().map(|axis| axis.input).product();
-        let operands = geometry.groups * (channels * inputs + outputs * one.positions());
-        let elements = geometry.groups * outputs * channels * taps.len();
-        let slices = blocks.iter().product::<usize>().clamp(1, SLICES.min(1 + operands / elements));
+        let count = blocks.iter().product();
+        let slices = slices(geometry, &one, count, problem.per_sample);
 
         let lanes = kernels.lanes;
         let swapped = form == Form::Outer && taps.len() == 1 && {
@@ -305,12 +359,10 @@ impl<'a, T: Tiled> Plan<'a, T> {
             layout,
             taps,
             blocks,
-            slices,
+            division: Division { cuts: (1, 1), unit, blocks: count, slices },
             shape,
             dots,
             lens,
-            unit,
-            cuts: (1, 1),
             sizes: Sizes::default(),
             one,
         };
@@ -334,14 +386,14 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let (most_channels, most_outputs) = match (self.form, self.swapped) {
             (Form::Dot, _) => (channels, 1),
             (Form::Outer, false) => {
-                (channels.div_ceil(self.shape.rows), outputs.div_ceil(self.unit.1))
+                (channels.div_ceil(self.shape.rows), outputs.div_ceil(self.division.unit.1))
             }
             (Form::Outer, true) => {
-                (channels.div_ceil(self.unit.0), outputs.div_ceil(self.shape.rows))
+                (channels.div_ceil(self.division.unit.0), outputs.div_ceil(self.shape.rows))
             }
         };
         let images = if self.problem.per_sample { geometry.axes[0].output } else { 1 };
-        let targets = (geometry.groups * self.slices * images).max(1);
+        let targets = (geometry.groups * self.division.slices * images).max(1);
         let wanted = wanted_items(threads);
         let plane = if self.turned.is_some() { positions } else { self.layout.plane() };
         let mut cuts = (
@@ -350,16 +402,17 @@ impl<'a, T: Tiled> Plan<'a, T> {
         );
         cuts.0 = cuts.0.max(wanted.div_ceil(targets * cuts.1)).min(most_channels);
         cuts.1 = cuts.1.max(wanted.div_ceil(targets * cuts.0)).min(most_outputs);
-        self.cuts = cuts;
+        self.division.cuts = cuts;
     }
 
     /// What a thread needs, for parts as large as they are.
     fn sizes(&self) -> Sizes {
         let geometry = self.problem.geometry;
         let (lanes, taps) = (self.kernels.lanes, self.taps.len());
+        let Division { unit, cuts, .. } = self.division;
         let (channels, outputs) = (
-            geometry.channels.div_ceil(self.unit.0).div_ceil(self.cuts.0) * self.unit.0,
-            geometry.outputs.div_ceil(self.unit.1).div_ceil(self.cuts.1) * self.unit.1,
+            geometry.channels.div_ceil(unit.0).div_ceil(cuts.0) * unit.0,
+            geometry.outputs.div_ceil(unit.1).div_ceil(cuts.1) * unit.1,
         );
         let positions = self.lens.iter().product::<usize>();
         let width = self.width();
@@ -392,7 +445,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
                 (gradient, turned, self.shape.rows.max(PACKED) * width, sums)
             }
         };
-        let alone = self.blocks.iter().product::<usize>() <= self.slices;
+        let alone = self.division.blocks <= self.division.slices;
         let slab = match self.turned {
             Some(_) => 0,
             None => self.layout.size(channels, LANES) + LANES,
@@ -402,31 +455,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let [gradient, turned, results] =
             [gradient, turned, results].map(|size| size.next_multiple_of(LANES));
         Sizes { slab, gradient, turned, results, tile: of_tile, sums }
-    }
-
-    /// Items of one slice.
-    fn parts(&self) -> usize {
-        self.problem.geometry.groups * self.cuts.0 * self.cuts.1
-    }
-
-    fn item(&self, item: usize) -> Item {
-        let geometry = self.problem.geometry;
-        let (item, cut) = (item / self.cuts.0, item % self.cuts.0);
-        let (item, part) = (item / self.cuts.1, item % self.cuts.1);
-        let (target, group) = (item / geometry.groups, item % geometry.groups);
-        let blocks = self.blocks.iter().product::<usize>();
-        let part_of = |all: usize, unit: usize, n: usize, i: usize| {
-            let units = even_part(&(0..all.div_ceil(unit)), n, i);
-            all.min(units.start * unit)..all.min(units.end * unit)
-        };
-        Item {
-            image: target / self.slices,
-            target,
-            blocks: even_part(&(0..blocks), self.slices, target % self.slices),
-            group,
-            channels: part_of(geometry.channels, self.unit.0, self.cuts.0, cut),
-            outputs: part_of(geometry.outputs, self.unit.1, self.cuts.1, part),
-        }
     }
 
     /// One thread's part: takes items until there are none.
@@ -442,7 +470,7 @@ impl<'a, T: Tiled> Plan<'a, T> {
             let mut room = Room { slab, gradient, turned, sums, results };
             let mut staged = Staged::default();
             while let Some(item) = turn.next() {
-                let item = self.item(item);
+                let item = self.division.item(self.problem.geometry, item);
                 let last = item.blocks.end.saturating_sub(1);
                 if item.blocks.is_empty() {
                     self.nothing(&item, sink)?;
@@ -464,11 +492,11 @@ impl<'a, T: Tiled> Plan<'a, T> {
 
     /// The sums of nothing, where the batch is empty.
     fn nothing(&self, item: &Item, sink: &Sink<'_, T>) -> Result<(), Error> {
-        let len = item.channels.len() * self.taps.len();
+        let (geometry, len) = (self.problem.geometry, item.channels.len() * self.taps.len());
         let mut zeros = room("the partial sums", len)?;
         zeros.resize(len, T::default());
         for output in 0..item.outputs.len() {
-            self.put(item, output, (0..item.channels.len(), 0..self.taps.len()), &zeros, sink);
+            item.put(geometry, output, (0..item.channels.len(), 0..self.taps.len()), &zeros, sink);
         }
         Ok(())
     }
@@ -488,21 +516,48 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let channels = first + channels.start..first + channels.end;
         sink.rows((item.target, outputs), channels)
     }
+}
 
-    /// Hands over sums of an output, both it and the channels as an item counts them.
-    fn put(
+impl Division {
+    /// Items of one slice.
+    fn parts(&self, geometry: &Geometry) -> usize {
+        geometry.groups * self.cuts.0 * self.cuts.1
+    }
+
+    fn item(&self, geometry: &Geometry, item: usize) -> Item {
+        let (item, cut) = (item / self.cuts.0, item % self.cuts.0);
+        let (item, part) = (item / self.cuts.1, item % self.cuts.1);
+        let (target, group) = (item / geometry.groups, item % geometry.groups);
+        let part_of = |all: usize, unit: usize, n: usize, i: usize| {
+            let units = even_part(&(0..all.div_ceil(unit)), n, i);
+            all.min(units.start * unit)..all.min(units.end * unit)
+        };
+        Item {
+            image: target / self.slices,
+            target,
+            blocks: even_part(&(0..self.blocks), self.slices, target % self.slices),
+            group,
+            channels: part_of(geometry.channels, self.unit.0, self.cuts.0, cut),
+            outputs: part_of(geometry.outputs, self.unit.1, self.cuts.1, part),
+        }
+    }
+}
+
+impl Item {
+    /// Hands over sums of an output, both it and the channels as the item counts them.
+    fn put<T: Element>(
         &self,
-        item: &Item,
+        geometry: &Geometry,
         output: usize,
         (channels, taps): (Range<usize>, Range<usize>),
         sums: &[T],
         sink: &Sink<'_, T>,
     ) {
-        let output = item.group * self.problem.geometry.outputs + item.outputs.start + output;
-        let first = item.channels.start;
+        let output = self.group * geometry.outputs + self.outputs.start + output;
+        let first = self.channels.start;
         let channels = first + channels.start..first + channels.end;
         // SAFETY: each item has outputs and channels of its own, and one thread takes it.
-        unsafe { sink.write((item.target, output), (channels, taps), sums) };
+        unsafe { sink.write((self.target, output), (channels, taps), sums) };
     }
 }
 

@@ -126,13 +126,13 @@ impl<T: Tiled> Plan<'_, T> {
         if self.swapped {
             for (output, row) in rows.clone().zip(results.chunks_exact(width)) {
                 let row = &row[..columns.len()];
-                self.put(item, output, (columns.clone(), 0..1), row, sink);
+                item.put(self.problem.geometry, output, (columns.clone(), 0..1), row, sink);
             }
         } else {
             let row = rows.len() * taps.len();
             turned((results, width), (row, columns.len()), (&mut *transposed, row), self.kernels);
             for (output, sums) in columns.clone().zip(transposed.chunks_exact(row)) {
-                self.put(item, output, (rows.clone(), taps.clone()), sums, sink);
+                item.put(self.problem.geometry, output, (rows.clone(), taps.clone()), sums, sink);
             }
         }
         len

@@ -73,7 +73,7 @@ impl<'a, T: Tiled> Planes<'a, T> {
     }
 
     /// Copies channels of a block to `[position][channel]`, `width` of these a position.
-    fn pack(
+    pub(super) fn pack(
         &self,
         kernels: &Kernels<T>,
         (channels, block): (Range<usize>, &Block),
@@ -299,7 +299,7 @@ impl<T: Tiled> Plan<'_, T> {
 }
 
 /// The sum over all steps, of rows so far apart.
-fn whole(steps: Vec<Step>, row: isize) -> Sum {
+pub(super) fn whole(steps: Vec<Step>, row: isize) -> Sum {
     let mut sum = Sum::new(row, None, (1, Step::default()));
     let count = steps.len();
     sum.steps = steps;
@@ -383,7 +383,7 @@ pub(super) struct Staged {
 }
 
 /// The runs of a plane of the slab, which leave padding out where it is in its place.
-struct Padded {
+pub(super) struct Padded {
     all: Runs,
     inside: Runs,
     /// How many planes have it.
@@ -391,14 +391,14 @@ struct Padded {
 }
 
 impl Padded {
-    fn new(all: Runs) -> Self {
+    pub fn new(all: Runs) -> Self {
         let mut inside = all.clone();
         inside.drop_padding();
         Padded { all, inside, planes: 0 }
     }
 
     /// For the first planes of the slab.
-    fn of(&mut self, planes: usize) -> &Runs {
+    pub fn of(&mut self, planes: usize) -> &Runs {
         if planes <= self.planes {
             return &self.inside;
         }

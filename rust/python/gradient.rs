@@ -223,6 +223,8 @@ fn conv_weight<'py>(
     dtype: Any<'_, 'py>,
     accumulate: Any<'_, 'py>,
     out: Any<'_, 'py>,
+    method: Any<'_, 'py>,
+    precision: Any<'_, 'py>,
     threads: Any<'_, 'py>,
 ) -> PyResult<Py<PyAny>> {
     let wanted = Wanted::new(dtype, py.None().bind(py))?;
@@ -239,12 +241,14 @@ fn conv_weight<'py>(
         padding: Constant::new("padding_value", padding_value)?,
         flip: boolean("flip", flip)?,
         accumulate: boolean("accumulate", accumulate)?,
+        asked: arguments::asked(method, precision)?,
         threads: arguments::threads(threads)?,
         geometry,
         weight,
         x,
         gradient,
     };
+    arguments::check_method(call.asked, numbers.integers)?;
     call.padding.check("padding_value", (call.x.number, numbers.integers))?;
     with_element!(numbers.sums, T => call.run::<T>(py, out))
 }
@@ -260,6 +264,7 @@ struct WeightCall<'py> {
     flip: bool,
     per_sample: bool,
     accumulate: bool,
+    asked: Asked,
     threads: usize,
 }
 
@@ -297,12 +302,18 @@ impl<'py> WeightCall<'py> {
                     x: &x,
                     gradient: &gradient,
                     padding: if negated { padding.neg() } else { padding },
+                    exact: self.numbers.integers,
                     flip: self.flip,
                     out: &out,
                     accumulate: self.accumulate || pass.adds,
                     per_sample: self.per_sample,
                 };
-                gradient::weight(&problem, kernels, &Team { threads: self.threads, stop })
+                gradient::weight(
+                    self.asked,
+                    &problem,
+                    kernels,
+                    &Team { threads: self.threads, stop },
+                )
             })?;
         }
         result.finish()
@@ -495,7 +506,7 @@ fn vjp<'py>(
             conjugated: true,
             activation: Activation::None,
             accumulate: false,
-            asked: arguments::asked(method, precision)?,
+            asked: gradient::asked(arguments::asked(method, precision)?, &geometry),
             threads,
             kept: Kept::given(kept)?,
         };
@@ -513,6 +524,7 @@ fn vjp<'py>(
             flip,
             per_sample: false,
             accumulate: false,
+            asked: gradient::asked(arguments::asked(method, precision)?, &geometry),
             threads,
         };
         call.padding.check("padding_value", (call.x.number, call.numbers.integers))?;

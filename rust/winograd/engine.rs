@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::mem::MaybeUninit;
 
-use super::form::{FOUR, Form, TAPS, TWO, product};
+use super::form::{FOUR, Form, TAPS, TWO, product, turned};
 use super::vector::Deal;
 use crate::fft::Wave;
 use crate::tile::{Array, Isa, Tiled, Vector};
@@ -240,12 +240,16 @@ impl<T> Engine<T> {
 /// Most values of a tile between the transforms of two axes: points of three axes.
 const MOST: usize = Form::Four.points().pow(3);
 
-/// One of a form's matrices.
+/// One of a form's matrices, or of those of its adjoint.
 #[derive(Clone, Copy)]
-enum Matrix {
+pub(super) enum Matrix {
     Input,
     Weight,
     Output,
+    /// From outputs to points.
+    Outputs,
+    /// From points to taps.
+    Taps,
 }
 
 impl Matrix {
@@ -255,13 +259,15 @@ impl Matrix {
             Matrix::Input => (form.points(), form.points()),
             Matrix::Weight => (TAPS, form.points()),
             Matrix::Output => (form.points(), form.outputs()),
+            Matrix::Outputs => (form.outputs(), form.points()),
+            Matrix::Taps => (form.points(), TAPS),
         }
     }
 }
 
 /// Where the values of a vector of tiles come from: a number for each, in C order of its axes. (A closure
 /// would be a function without the instruction set, and every instruction in it a call.)
-trait Source<V> {
+pub(super) trait Source<V> {
     /// Value `at`.
     ///
     /// # Safety
@@ -270,7 +276,7 @@ trait Source<V> {
 }
 
 /// Where they go.
-trait Sink<V> {
+pub(super) trait Sink<V> {
     /// Takes the values of a line, the first of which is value `at`, and so many `apart`.
     ///
     /// # Safety
@@ -279,9 +285,9 @@ trait Sink<V> {
 }
 
 /// Values at offsets from a first element.
-struct Spread<'a, E> {
-    from: *const E,
-    offsets: &'a [isize],
+pub(super) struct Spread<'a, E> {
+    pub from: *const E,
+    pub offsets: &'a [isize],
 }
 
 impl<V: Vector> Source<V> for Spread<'_, V::Element> {
@@ -293,9 +299,9 @@ impl<V: Vector> Source<V> for Spread<'_, V::Element> {
 }
 
 /// Values in planes, so many elements apart.
-struct Planes<E> {
-    first: *mut E,
-    pitch: usize,
+pub(super) struct Planes<E> {
+    pub first: *mut E,
+    pub pitch: usize,
 }
 
 impl<V: Vector> Source<V> for Planes<V::Element> {
@@ -343,7 +349,7 @@ impl<V: Copy> Sink<V> for Kept<V> {
 /// # Safety
 /// As for the source and the sink.
 #[inline(always)]
-unsafe fn transform<V: Wave>(
+pub(super) unsafe fn transform<V: Wave>(
     matrix: Matrix,
     forms: &[Form],
     from: &impl Source<V>,
@@ -392,9 +398,13 @@ unsafe fn along<V: Wave>(
             (Form::Two, Matrix::Input) => lines(&TWO.input, lens, from, to),
             (Form::Two, Matrix::Weight) => lines(&TWO.weight, lens, from, to),
             (Form::Two, Matrix::Output) => lines(&TWO.output, lens, from, to),
+            (Form::Two, Matrix::Outputs) => lines(&const { turned(&TWO.output) }, lens, from, to),
+            (Form::Two, Matrix::Taps) => lines(&const { turned(&TWO.weight) }, lens, from, to),
             (Form::Four, Matrix::Input) => lines(&FOUR.input, lens, from, to),
             (Form::Four, Matrix::Weight) => lines(&FOUR.weight, lens, from, to),
             (Form::Four, Matrix::Output) => lines(&FOUR.output, lens, from, to),
+            (Form::Four, Matrix::Outputs) => lines(&const { turned(&FOUR.output) }, lens, from, to),
+            (Form::Four, Matrix::Taps) => lines(&const { turned(&FOUR.weight) }, lens, from, to),
         }
     }
 }
@@ -572,9 +582,9 @@ unsafe fn across<V: Deal, const DEALT: bool>(a: &Across<'_, V::Element>) -> bool
 }
 
 /// Planes of values that are looked at: `odd` as of [`Results`].
-struct Checked<V: Vector> {
-    planes: Planes<V::Element>,
-    odd: V,
+pub(super) struct Checked<V: Vector> {
+    pub planes: Planes<V::Element>,
+    pub odd: V,
 }
 
 impl<V: Vector> Sink<V> for Checked<V> {
@@ -610,7 +620,7 @@ unsafe fn lift<V: Deal>(l: &Lift<'_, V::Element>) -> bool {
 /// # Safety
 /// The CPU must have the instructions.
 #[inline(always)]
-unsafe fn finite<V: Wave>(odd: V) -> bool {
+pub(super) unsafe fn finite<V: Wave>(odd: V) -> bool {
     let mut lanes = [V::Element::default(); 16];
     // SAFETY: no vector has more lanes; the caller vouches for the instructions.
     unsafe { odd.store(lanes.as_mut_ptr()) };

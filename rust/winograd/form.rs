@@ -161,6 +161,20 @@ fn most_roundings<const COLUMNS: usize>(matrix: &[[f64; COLUMNS]]) -> usize {
     matrix.iter().map(of).max().unwrap_or(0)
 }
 
+/// A matrix with rows and columns changed.
+pub const fn turned<const ROWS: usize, const COLUMNS: usize>(
+    matrix: &[[f64; COLUMNS]; ROWS],
+) -> [[f64; ROWS]; COLUMNS] {
+    let mut turned = [[0.0; ROWS]; COLUMNS];
+    let mut at = 0;
+    while at < ROWS * COLUMNS {
+        let (row, column) = (at / COLUMNS, at % COLUMNS);
+        turned[column][row] = matrix[row][column];
+        at += 1;
+    }
+    turned
+}
+
 /// The product of one row of a matrix and some vectors: sums in the order of the columns, and fused
 /// multiply-adds where a factor is not one. With the matrix a constant, nothing else is left of this.
 ///

@@ -11,6 +11,7 @@
 //!
 //! Where a tile holds something that is not finite, its results are those of the plain sum.
 
+mod adjoint;
 mod engine;
 mod filters;
 mod form;
@@ -23,8 +24,11 @@ mod role;
 mod tiling;
 mod vector;
 
+pub use adjoint::Transforms;
+pub use engine::Place;
 pub use filters::Filters;
-pub use tiling::Tiling;
+pub use form::Form;
+pub use tiling::{Tiling, is_able};
 
 use std::sync::OnceLock;
 
@@ -39,11 +43,10 @@ use crate::problem::Problem;
 use crate::tile::{Kernels, Tiled};
 use engine::engine;
 use filters::{Layout, Panels, Stager};
-use form::Form;
 use frame::Frame;
 use nest::{Nest, Weights};
 use role::Role;
-use tiling::{Side, is_able};
+use tiling::Side;
 
 /// Work below which a call stays on its caller's thread, in products.
 const SERIAL: f64 = 2.5e6;
