@@ -86,6 +86,108 @@ def wrong(seed: int) -> list[str]:
     return found
 
 
+def any_case(rng: np.random.Generator) -> tuple[list[int], np.ndarray, dict[str, Any]]:
+    """Signals, images and volumes, with kernels of any sides and borders wider than they are."""
+    rank = int(rng.integers(1, 4))
+    channels = int(rng.integers(1, 40))
+    kernel = [int(rng.choice([1, 2, 3, 3, 4, 5, 7, 9])) for _ in range(rank)]
+    if np.prod(kernel) > 128:  # sums of several chains
+        kernel = kernel[:1] + [3] * (rank - 1)
+    stride, dilation = ([int(rng.choice([1, 1, 2, 3])) for _ in range(rank)] for _ in range(2))
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    padding = [(int(rng.integers(0, 2 * n)), int(rng.integers(0, 2 * n))) for n in span]
+    most = {1: 60, 2: 20, 3: 6}[rank]
+    plane = [
+        int(rng.integers(max(1, n - sum(pad)), n + most))
+        for n, pad in zip(span, padding, strict=True)
+    ]
+    dtype = rng.choice(["float32", "float64", "int32", "int64"])
+    weight = rng.integers(-4, 5, (channels, 1, *kernel)).astype(dtype)
+    options = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": channels,
+        "threads": int(rng.integers(1, 4)),
+    }
+    return [int(rng.integers(1, 3)), channels, *plane], weight, options
+
+
+def by_groups(x: np.ndarray, weight: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    """The same with each channel as an image of its own, which no vector of channels computes."""
+    alone = options | {"groups": 1, "threads": 1, "method": "direct"}
+    planes = [faltung.conv(x[:, [c]], weight[[c]], **alone) for c in range(x.shape[1])]
+    return np.concatenate(planes, 1)
+
+
+def layouts(x: np.ndarray, weight: np.ndarray, options: dict[str, Any]) -> list[np.ndarray]:
+    """Results of arrays whose channels are the last axis, of one that lies backwards, of planes."""
+    given = options | {"method": "direct"}
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    turn = (slice(None), *[slice(None, None, -1)] * (x.ndim - 2))
+    back = np.ascontiguousarray(last[turn])[turn]
+    found = [faltung.conv(last, weight, channels_last=True, **given)]
+    found.append(faltung.conv(back, weight, channels_last=True, **given))
+    out = np.full(found[0].shape, 7, x.dtype)[::-1, ::-1]
+    found.append(faltung.conv(last, weight, channels_last=True, out=out, **given))
+    return [*(np.moveaxis(y, -1, 1) for y in found), faltung.conv(x, weight, **given)]
+
+
+def wrong_of_any_rank(seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(CASES):
+        shape, weight, options = any_case(rng)
+        x = rng.integers(-4, 5, shape).astype(weight.dtype)
+        y = by_groups(x, weight, options)
+        if any(not np.array_equal(y, other) for other in layouts(x, weight, options)):
+            found.append(f"{shape} {weight.shape} {x.dtype} {options}")
+    return found
+
+
+def bits(y: np.ndarray) -> bytes:
+    """All of a result, but for which NaN a NaN is."""
+    return np.where(np.isnan(y), np.nan, y).tobytes()
+
+
+def other_bits(seed: int) -> list[str]:
+    """Cases in which layouts differ, of products some of which underflow or are no numbers."""
+    rng = np.random.default_rng(seed)
+    found = []
+    with np.errstate(all="ignore"):
+        for _ in range(CASES // 2):
+            shape, weight, options = any_case(rng)
+            weight = weight.astype(rng.choice(["float32", "float64"]))
+            tiny = np.finfo(weight.dtype).tiny
+
+            def strange(shape: Any, dtype: Any = weight.dtype, tiny: float = tiny) -> np.ndarray:
+                numbers = [0, -0.0, 1, -1.5, tiny, -tiny, tiny / 8]
+                if rng.random() < 0.5:
+                    numbers += [np.inf, -np.inf, np.nan]
+                often = [5] * 4 + [20] * 3 + [1] * (len(numbers) - 7)
+                return rng.choice(numbers, shape, p=np.divide(often, sum(often))).astype(dtype)
+
+            x, weight = strange(shape), strange(weight.shape)
+            results = {bits(y) for y in layouts(x, weight, options)}
+            if len(results | {bits(by_groups(x, weight, options))}) > 1:
+                found.append(f"{shape} {weight.shape} {x.dtype} {options}")
+    return found
+
+
+@pytest.mark.parametrize("isa", available())
+@pytest.mark.parametrize("check", [wrong_of_any_rank, other_bits])
+def test_layouts_agree(isas, isa, check):
+    assert isas.submit(isa, check, 1).result() == []
+
+
+def test_channels_last_is_read_where_it_lies():
+    x, weight = np.zeros((1, 20, 20, 64), "float32"), np.zeros((64, 1, 3, 3), "float32")
+    facts = faltung.explain(x, weight, padding=1, groups=64, channels_last=True).as_dict()
+    direct = next(method for method in facts["methods"] if method["method"] == "direct")
+    assert direct["roles"] == ("positions", "channels")
+    assert direct["in_place"]
+
+
 @pytest.mark.parametrize("isa", available())
 def test_random_layers(isas, isa):
     assert isas.submit(isa, wrong, 0).result() == []

@@ -5,6 +5,7 @@
 //! place or staged) moves work around without changing any sum, so results do not depend on it: see
 //! [`CHAIN`].
 
+mod channels;
 mod cost;
 mod input;
 mod roles;
@@ -29,6 +30,7 @@ use crate::tile::{
 };
 use crate::view::{Runs, advance};
 
+use channels::Channels;
 pub use cost::{offer, part};
 use input::Input;
 use roles::Roles;
@@ -56,6 +58,9 @@ pub fn direct<T: Tiled>(
     }
     let serial = geometry.flops() < SERIAL_FLOPS;
     let team = Team { threads: if serial { 1 } else { team.threads }, stop: team.stop };
+    if let Some(channels) = Channels::new(problem, kernels, team.threads) {
+        return team.share(channels.items(), |turn| channels.work(turn));
+    }
     if let Some(windows) = Windows::new(problem, kernels, team.threads)? {
         return team.share(windows.items(), |turn| windows.work(turn));
     }
@@ -98,6 +103,10 @@ pub fn describe<T: Tiled>(
         return Ok(description);
     }
     let threads = if geometry.flops() < SERIAL_FLOPS { 1 } else { threads };
+    if let Some(channels) = Channels::new(problem, kernels, threads) {
+        let Description { flops, roundings, .. } = description;
+        return Ok(Description { flops, roundings, ..channels.describe(threads) });
+    }
     if let Some(windows) = Windows::new(problem, kernels, threads)? {
         let Description { flops, roundings, .. } = description;
         return Ok(Description { flops, roundings, ..windows.describe(threads) });

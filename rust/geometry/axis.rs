@@ -1,5 +1,7 @@
 //! One axis: where windows lie on it, and what padding shows.
 
+use std::ops::Range;
+
 use crate::error::Error;
 
 use super::spec::{OutputSize, Padding, PaddingMode, Spec};
@@ -71,6 +73,17 @@ impl Axis {
             }
         };
         Some(first + inside as usize)
+    }
+
+    /// Which of `len` padded positions from `first` on, `step` apart, are in the input.
+    pub fn inside(&self, first: usize, step: usize, len: usize) -> Range<usize> {
+        let (kept, kept_len) = self.kept();
+        // Where input element 0 would be, padding in front of it or not.
+        let reach = |end: usize| {
+            let end = end as isize + self.before - first as isize;
+            (end.max(0) as usize).div_ceil(step).min(len)
+        };
+        reach(kept)..reach(kept + kept_len)
     }
 
     pub(super) fn new(

@@ -3,6 +3,7 @@
 //! A new instruction set is one file with its vectors and its table of kernels, and one row in
 //! [`ISAS`] and [`kernels_of`].
 
+mod channels;
 mod contraction;
 mod kernel;
 mod scalar;
@@ -19,6 +20,7 @@ use std::sync::OnceLock;
 pub(crate) use scalar::Array;
 pub(crate) use vector::{Level, Vector};
 
+pub use channels::{MOST_LINES, NOWHERE, Row, Stretch, Stretches, Stretching};
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Next, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
 pub use shape::{NOMINAL, Registers, TileShape};
@@ -99,6 +101,8 @@ pub struct Kernels<T: 'static> {
     dots: &'static [&'static [Kernel<T>]],
     /// Windows that slide down a plane.
     slides: &'static [Slides<T>],
+    /// Outputs of vectors of channels.
+    stretches: &'static [Stretches<T>],
     transpose: transpose::Transpose<T>,
 }
 
@@ -224,6 +228,14 @@ impl<T: Tiled> Kernels<T> {
     /// The functions for windows of `kernel` rows that are `stride` apart.
     pub fn slides(&self, kernel: usize, stride: usize) -> Option<&'static Slides<T>> {
         self.slides.iter().find(|slides| (slides.kernel, slides.stride) == (kernel, stride))
+    }
+
+    /// The functions for rows of `taps` taps whose windows are `stride` inputs apart, or those for any.
+    pub fn stretches(&self, taps: usize, stride: usize) -> Option<&'static Stretches<T>> {
+        let of = |taps, stride| {
+            self.stretches.iter().find(move |of| (of.taps, of.stride) == (taps, stride))
+        };
+        of(taps, stride).or_else(|| of(0, 0))
     }
 
     /// The largest tiles, as (rows, elements of columns).

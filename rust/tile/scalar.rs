@@ -1,6 +1,7 @@
 //! Vectors for any machine: arrays of 16 bytes, which LLVM turns into what the baseline has (NEON on
 //! aarch64; on x86-64 a call to `fma` a lane, so it serves there as the reference for the others).
 
+use super::channels::{Stretch, stretch, stretches};
 use super::kernel::{Tile, run, table};
 use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::plain;
@@ -100,6 +101,18 @@ macro_rules! portable {
             // SAFETY: as for tiles.
             unsafe { slide_in_place::<Array<$element, $lanes>, K, S, NV, CUT>(window) }
         }
+        unsafe fn line<
+            const K: usize,
+            const S: usize,
+            const R: usize,
+            const L: usize,
+            const WHOLE: bool,
+        >(
+            outputs: &Stretch<'_, $element>,
+        ) {
+            // SAFETY: as for tiles.
+            unsafe { stretch::<Array<$element, $lanes>, K, S, R, L, WHOLE>(outputs) }
+        }
         Kernels {
             isa: Isa::Scalar,
             lanes: $lanes,
@@ -111,6 +124,9 @@ macro_rules! portable {
                 3 / 1: [1 2 3] [1 2 3] [1 2], 3 / 2: [1 2 3] [1 2 3] [1 2],
                 5 / 1: [1 2 3] [1 2 3] [1 2], 5 / 2: [1 2 3] [1 2 3] [1 2],
                 7 / 1: [1 2 3] [1 2 3] [1 2], 7 / 2: [1 2 3] [1 2 3] [1 2]),
+            stretches: stretches!(line,
+                3 / 1: 2 * [1 2 3] 3, 3 / 2: 2 * [1 2] 2, 5 / 1: 2 * [1 2] 2, 7 / 1: 2 * [1 2] 2,
+                0 / 0: 1 * [1 2 3 4] 4),
             transpose: plain,
         }
     }};
@@ -132,6 +148,7 @@ macro_rules! portable_quads {
                 1: [1 2 3 4 5 6 7 8], 2: [1 2 3 4 5 6 7 8], 3: [1 2 3 4 5 6 7 8]),
             dots: &[],
             slides: &[],
+            stretches: &[],
             transpose: plain,
         }
     }};

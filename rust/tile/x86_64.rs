@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::channels::{Stretch, stretch, stretches};
 use super::kernel::{Tile, run, table};
 use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::{Matrix, blocks};
@@ -141,20 +142,20 @@ vector!(
 macro_rules! isa {
     ($tables:ident, $isa:expr, $features:literal,
      [$single:ident $double:ident $int:ident $long:ident],
-     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt $cut:tt),*) => {
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt $cut:tt),*; $stretches:tt) => {
         static $tables: Tables = Tables {
             single: isa!(@one $isa, $features, f32, $single, transpose_single,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*; $stretches),
             double: isa!(@one $isa, $features, f64, $double, transpose_double,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*; $stretches),
             int: isa!(@one $isa, $features, i32, $int, transpose_int,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*; $stretches),
             long: isa!(@one $isa, $features, i64, $long, transpose_long,
-                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*),
+                $($columns: $rows),*; $($kernel / $stride: $vectors $place $cut),*; $stretches),
         };
     };
     (@one $isa:expr, $features:literal, $element:ident, $vector:ident, $transpose:ident,
-     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt $cut:tt),*) => {{
+     $($columns:literal: $rows:tt),*; $($kernel:literal / $stride:literal: $vectors:tt $place:tt $cut:tt),*; $stretches:tt) => {{
         #[target_feature(enable = $features)]
         unsafe fn tile<const MR: usize, const NV: usize, const DOT: bool>(tile: &Tile<'_, $element>) {
             // SAFETY: the caller vouches for the tile; this function's features are the vector's.
@@ -174,15 +175,30 @@ macro_rules! isa {
             // SAFETY: as for tiles.
             unsafe { slide_in_place::<$vector, K, S, NV, CUT>(window) }
         }
+        #[target_feature(enable = $features)]
+        unsafe fn line<
+            const K: usize,
+            const S: usize,
+            const R: usize,
+            const L: usize,
+            const WHOLE: bool,
+        >(
+            outputs: &Stretch<'_, $element>,
+        ) {
+            // SAFETY: as for tiles.
+            unsafe { stretch::<$vector, K, S, R, L, WHOLE>(outputs) }
+        }
         Kernels {
             isa: $isa,
             lanes: <$vector as Vector>::LANES,
             table: table!(tile, false, $($columns: $rows),*),
             dots: table!(tile, true, $($columns: $rows),*),
             slides: slides!(window, in_place, $($kernel / $stride: $vectors $place $cut),*),
+            stretches: isa!(@stretches line $stretches),
             transpose: $transpose,
         }
     }};
+    (@stretches $line:ident ($($stretches:tt)*)) => { stretches!($line, $($stretches)*) };
 }
 
 // 32 registers.
@@ -197,7 +213,10 @@ isa!(AVX512, Isa::Avx512, "avx512f,avx512bw,avx512dq,avx512vl", [__m512 __m512d 
     8: [1 2];
     3 / 1: [1 2 3 4] [1 2 3 4 5 6 7] [1 2 3 4], 3 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4],
     5 / 1: [1 2 3 4] [1 2 3 4 5] [1 2 3 4], 5 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4],
-    7 / 1: [1 2 3] [1 2 3] [1 2 3], 7 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4]);
+    7 / 1: [1 2 3] [1 2 3] [1 2 3], 7 / 2: [1 2 3 4] [1 2 3 4] [1 2 3 4];
+    (3 / 1: 2 * [1 2 3 4 5 6 7] 7, 3 / 2: 2 * [1 2 3 4 5 6 7] 7, 5 / 1: 2 * [1 2 3 4 5 6 7] 7,
+     5 / 2: 2 * [1 2 3 4 5 6] 6, 7 / 1: 2 * [1 2 3 4 5 6 7] 7, 7 / 2: 2 * [1 2 3 4 5 6] 6,
+     0 / 0: 1 * [1 2 3 4 5 6 7 8] 8));
 // 16 registers.
 isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     1: [1 2 3 4 5 6 7 8 9 10 11 12],
@@ -206,7 +225,9 @@ isa!(AVX2, Isa::Avx2, "avx2,fma", [__m256 __m256d Ints256 Longs256],
     4: [1 2];
     3 / 1: [1 2 3] [1 2 3] [1 2 3], 3 / 2: [1 2 3 4] [1 2 3] [1 2 3],
     5 / 1: [1 2] [1 2] [1 2], 5 / 2: [1 2 3] [1 2 3] [1 2 3],
-    7 / 1: [1] [1] [1], 7 / 2: [1 2] [1 2] [1 2]);
+    7 / 1: [1] [1] [1], 7 / 2: [1 2] [1 2] [1 2];
+    (3 / 1: 2 * [1 2 3 4] 4, 3 / 2: 2 * [1 2 3] 3, 5 / 1: 2 * [1 2 3] 3, 5 / 2: 2 * [1 2] 2,
+     7 / 1: 2 * [1 2] 2, 7 / 2: 2 * [1 2] 2, 0 / 0: 1 * [1 2 3 4 5 6] 6));
 
 /// # Safety
 /// The CPU must have AVX2; as for [`super::transpose::plain`].

@@ -151,7 +151,7 @@ impl Strip {
             strip.columns[v] =
                 Column { from: (at - strip.first) as isize, to: start as isize * column };
             for (tap, taken) in strip.taken.iter_mut().enumerate().take(row.kernel) {
-                taken[v] = bits(inside(row, at + tap * row.dilation, 1, lanes * row.stride));
+                taken[v] = bits(row.inside(at + tap * row.dilation, 1, lanes * row.stride));
             }
             strip.kept[v] = bits(0..width.len().saturating_sub(start).min(lanes));
             strip.count = v + 1;
@@ -168,17 +168,6 @@ impl Strip {
             self.kept[v] != bits(0..lanes) || (0..row.kernel).any(misses)
         })
     }
-}
-
-/// Which of `len` padded positions from `first` on, `step` apart, are in the input.
-fn inside(axis: &Axis, first: usize, step: usize, len: usize) -> Range<usize> {
-    let (kept, kept_len) = axis.kept();
-    // Where input element 0 would be, padding in front of it or not.
-    let reach = |end: usize| {
-        let end = end as isize + axis.before - first as isize;
-        (end.max(0) as usize).div_ceil(step).min(len)
-    };
-    reach(kept)..reach(kept + kept_len)
 }
 
 /// The bits of a range, of 32.
@@ -270,7 +259,7 @@ impl<T: Tiled> Windows<'_, T> {
                 let outputs = (height.len() - phase).div_ceil(self.phases);
                 let first = (height.start + phase) * along.stride;
                 let window = (outputs - 1) * stride + along.kernel;
-                let inside = inside(along, first, along.dilation, window);
+                let inside = along.inside(first, along.dilation, window);
                 // Of the plane: where a row lies, and the one that would be row 0.
                 let row_at =
                     |r: usize| ((first + r * along.dilation) as isize - along.before) * row_in;

@@ -140,6 +140,7 @@ macro_rules! tables {
             table: table!(tile, false, $($columns: $rows),*),
             dots: &[],
             slides: &[],
+            stretches: &[],
             transpose,
         }
     }};
