@@ -188,6 +188,16 @@ def test_channels_last_is_read_where_it_lies():
     assert direct["in_place"]
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_small_planes_are_turned(bias):
+    rng = np.random.default_rng(3)
+    x, weight = (rng.integers(-4, 5, n).astype("float32") for n in [(3, 83, 7, 7), (83, 1, 7, 7)])
+    options = {"stride": 1, "padding": [3, 3], "dilation": 1, "groups": 83, "activation": "relu"}
+    offset = rng.integers(-9, 9, 83).astype("float32") if bias else None
+    y = faltung.conv2d(x, weight, offset, method="direct", **options)
+    assert np.array_equal(y, expected(x, weight, offset, options))
+
+
 @pytest.mark.parametrize("isa", available())
 def test_random_layers(isas, isa):
     assert isas.submit(isa, wrong, 0).result() == []
