@@ -4,7 +4,31 @@
 //! conversions. Those of halves have instructions of their own. Both give the same bits.
 
 use crate::number::{Element, F16, Scalar, Stored};
-use crate::view::Run;
+
+/// A run of elements to read: where they go, and where they come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    /// The index of the first one's place.
+    pub to: usize,
+    /// How many.
+    pub len: usize,
+    /// Byte offset of the first, and bytes to the next; `None` is padding.
+    pub from: Option<(isize, isize)>,
+}
+
+impl Run {
+    /// Whether `next` reads on where this ends.
+    pub fn goes_on(&self, next: &Run) -> bool {
+        let from = match (self.from, next.from) {
+            (Some((at, step)), Some((next, next_step))) => {
+                next_step == step && next == at + step * self.len as isize
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        from && next.to == self.to + self.len
+    }
+}
 
 /// Defines a function that calls another of the same arguments, compiled for AVX2 where this machine has it.
 /// `WIDE` tells that other one so.

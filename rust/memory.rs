@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use crate::error::Error;
-use crate::view::Element;
+use crate::number::Element;
 
 /// Bytes of a cache line.
 pub const LINE: usize = 64;

@@ -8,6 +8,9 @@ mod explain;
 mod gradient;
 mod ladder;
 mod memory;
+mod numbers;
+mod object;
+mod outcome;
 mod plan;
 
 use std::cell::RefCell;
@@ -20,9 +23,12 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use arguments::{Any, Constant, boolean, integer, shape, spec, wrong_type};
-use array::{Array, Outcome, Part, canonical};
-use dtype::{Numbers, Pass, Sums, Wanted, with_element};
+use arguments::{Constant, boolean, integer, shape, spec};
+use array::{Array, canonical};
+use dtype::{Part, Wanted};
+use numbers::{Numbers, Pass, Sums, with_element};
+use object::{Any, wrong_type};
+use outcome::Outcome;
 
 use crate::complex::{self, Complex};
 use crate::contract;

@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+pub use crate::convert::Run;
 use crate::convert::{self, copy};
 use crate::memory::LINE;
 use crate::number::{Bf16, Bool, F16};
@@ -270,31 +271,6 @@ impl<'a> View<'a> {
             span: self.span.start / size..self.span.end / size,
             memory: PhantomData,
         })
-    }
-}
-
-/// A run of elements to read: where they go, and where they come from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Run {
-    /// The index of the first one's place.
-    pub to: usize,
-    /// How many.
-    pub len: usize,
-    /// Byte offset of the first, and bytes to the next; `None` is padding.
-    pub from: Option<(isize, isize)>,
-}
-
-impl Run {
-    /// Whether `next` reads on where this ends.
-    fn goes_on(&self, next: &Run) -> bool {
-        let from = match (self.from, next.from) {
-            (Some((at, step)), Some((next, next_step))) => {
-                next_step == step && next == at + step * self.len as isize
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        from && next.to == self.to + self.len
     }
 }
 

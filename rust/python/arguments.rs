@@ -6,30 +6,14 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyComplex, PyString, PyTuple};
 
-use super::array::Part;
-use super::dtype::Number;
+use super::dtype::{Number, Part};
+use super::object::{Any, wrong_type};
 use crate::error::Error;
 use crate::geometry::{Activation, Padding, PaddingMode, PerAxis, Spec};
 use crate::number::Element;
 use crate::offer::Precision;
 use crate::parallel;
 use crate::plan::{Asked, Method};
-
-/// An argument.
-pub(super) type Any<'a, 'py> = &'a Bound<'py, PyAny>;
-
-/// The name of an object's type, for errors.
-pub(super) fn type_name(object: Any<'_, '_>) -> String {
-    object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string())
-}
-
-pub(super) fn wrong_type(
-    argument: &'static str,
-    expected: impl Into<String>,
-    found: Any<'_, '_>,
-) -> PyErr {
-    Error::ArgumentType { argument, expected: expected.into(), found: type_name(found) }.into()
-}
 
 /// An integer: anything with `__index__`. `Ok(None)` where the object is of another type.
 pub(super) fn integer(argument: &'static str, object: Any<'_, '_>) -> PyResult<Option<i64>> {

@@ -3,9 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::arguments::Any;
-use super::array::Outcome;
-use super::dtype::with_element;
+use super::numbers::with_element;
+use super::object::Any;
+use super::outcome::Outcome;
 use super::{Call, Way};
 use crate::complex;
 use crate::explain::{Candidate, candidates};

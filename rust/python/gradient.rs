@@ -3,10 +3,13 @@
 use numpy::prelude::*;
 use pyo3::prelude::*;
 
-use super::arguments::{self, Any, Constant, boolean, integers, shape, spec, wrong_type};
-use super::array::{Array, Outcome, Part, canonical, ordered};
-use super::dtype::{Number, Numbers, Wanted, with_element};
+use super::arguments::{self, Constant, boolean, integers, shape, spec};
+use super::array::{Array, canonical, ordered};
+use super::dtype::{Number, Part, Wanted};
 use super::interruptible;
+use super::numbers::{Numbers, with_element};
+use super::object::{Any, wrong_type};
+use super::outcome::Outcome;
 use super::plan::Kept;
 use crate::adjoint::{self, Adjoint};
 use crate::error::Error;

@@ -7,10 +7,11 @@ use numpy::prelude::*;
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn, PyUntypedArray};
 use pyo3::prelude::*;
 
-use super::arguments::{Any, shape, spec};
+use super::arguments::{shape, spec};
 use super::array::zeros;
-use super::dtype::{Sums, with_element};
 use super::interruptible;
+use super::numbers::{Sums, with_element};
+use super::object::Any;
 use crate::geometry::Geometry;
 use crate::local::Layer;
 use crate::number::Element;

@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 
 use pyo3::prelude::*;
 
-use super::arguments::{self, Any, Constant, boolean, spec};
-use super::array::{Array, Part};
-use super::dtype::{Numbers, Wanted, with_element};
+use super::arguments::{self, Constant, boolean, spec};
+use super::array::Array;
+use super::dtype::{Part, Wanted};
 use super::interruptible;
+use super::numbers::{Numbers, with_element};
+use super::object::Any;
 use crate::geometry::{Geometry, Padding, PerAxis, Spec};
 use crate::number::Scalar;
 use crate::operand::Weights;
