@@ -91,7 +91,7 @@ const PAGED_CHANNEL_VECTORS: f64 = 0.6;
 /// The same where rows of weights lie a multiple of 4 KiB apart.
 const ALIASED_ROWS: f64 = 0.9;
 
-/// Cycles an element: staging it as it is, or by phases of a stride; a run of such; turning a result; the same where
+/// Cycles an element: staging it as it is, or by phases of a stride; a run of such; turning a lane; the same where
 /// channels of the result lie a multiple of 4 KiB apart and share one set of the cache; packing a weight,
 /// new memory for it included; and the ends of a row of positions, of each output channel.
 const STAGE: f64 = 0.2;
@@ -163,7 +163,8 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     let panels = geometry.outputs.div_ceil(kernels.lanes);
     let (_, cycles) = kernels.choose(row, &[panels], (usize::MAX, true));
     let rows = (geometry.positions() / row) as f64;
-    let results = (geometry.positions() * geometry.outputs) as f64;
+    // Vectors are turned whole, however many of their lanes are results.
+    let turned = (geometry.positions() * panels * kernels.lanes) as f64;
     let out = problem.store.out.strides();
     let turn = match out[0] {
         _ if out[0] == size_of::<T>() as isize => 0.0,
@@ -179,7 +180,7 @@ fn positions<T: Tiled>(problem: &Problem<'_, T>, kernels: &Kernels<T>) -> f64 {
     };
     rows * cycles * taps(geometry) / speed
         + (STAGE + RUN / last.input as f64) * inputs(geometry)
-        + turn * results
+        + turn * turned
         + pack * weights
 }
 
