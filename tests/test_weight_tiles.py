@@ -229,6 +229,20 @@ def test_a_plan_of_another_method(method):
     assert (strided.vjp(x, g, ["weight"])["weight"] == 288).all()
 
 
+@pytest.mark.parametrize("method", ["fft", "winograd"])
+def test_a_plan_keeps_its_method_for_the_input(method):
+    """Whatever the weight's gradient can be computed with: here, by fft it cannot."""
+    problem = KINDS["2d"]
+    x, g = floats(problem, np.float32)
+    weight = np.random.default_rng(7).standard_normal(problem.weight).astype(np.float32)
+    found = faltung.Plan(weight, padding=1, method=method).vjp(x, g, ["x"])["x"]
+    wanted, direct = (
+        grad.conv_input(x.shape, weight, g, padding=1, method=by) for by in (method, "direct")
+    )
+    assert same_bits(found, wanted)
+    assert not same_bits(found, direct)
+
+
 X, G = np.ones((1, 8, 20, 20)), np.ones((1, 8, 18, 18))
 ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "fft": ({"method": "fft"}, 'method is "fft", which cannot compute the gradient of weights'),

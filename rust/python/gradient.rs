@@ -509,7 +509,7 @@ fn vjp<'py>(
             conjugated: true,
             activation: Activation::None,
             accumulate: false,
-            asked: gradient::asked(arguments::asked(method, precision)?, &geometry),
+            asked: arguments::asked(method, precision)?,
             threads,
             kept: Kept::given(kept)?,
         };
