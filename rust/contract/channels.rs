@@ -245,11 +245,11 @@ impl<'a, T: Tiled> Channels<'a, T> {
         let depthwise = (geometry.channels, geometry.outputs) == (1, 1)
             && geometry.groups >= kernels.lanes
             && geometry.kernel_taps() <= CHAIN;
-        let neighbours = x.strides()[0] == size && store.out.strides()[0] == size;
-        let turned = if neighbours { None } else { Some(turned(problem, kernels.lanes)?) };
         if !(depthwise && store.is_direct() && has_zeros_around(problem)) {
             return None;
         }
+        let neighbours = x.strides()[0] == size && store.out.strides()[0] == size;
+        let turned = if neighbours { None } else { Some(turned(problem, kernels.lanes)?) };
         let memory = x.memory::<T>()?;
         let table = kernels.stretches(row.kernel, steps(row).0)?;
         let vectors = geometry.groups / kernels.lanes;

@@ -41,11 +41,13 @@ impl Split {
         (threads, cuts): (usize, usize),
         (lone_images, outputs): (bool, bool),
     ) -> Self {
-        let mut one = geometry.clone();
-        if lone_images {
+        let mut lens = if lone_images {
+            let mut one = geometry.clone();
             one.axes[0].output = 1;
-        }
-        let mut lens = block_lens(&one, SLAB_BYTES / element);
+            block_lens(&one, SLAB_BYTES / element)
+        } else {
+            block_lens(geometry, SLAB_BYTES / element)
+        };
         let blocks = |lens: &[usize]| -> Vec<usize> {
             geometry.axes.iter().zip(lens).map(|(axis, &len)| axis.output.div_ceil(len)).collect()
         };

@@ -3,7 +3,7 @@
 use super::tiles::{self, SLICE, VALUES};
 use super::{Form, OUTER_PLANE, Problem};
 use crate::error::Error;
-use crate::geometry::{Axis, Geometry};
+use crate::geometry::Geometry;
 use crate::memory::LINE;
 use crate::offer::{Declined, Precision};
 use crate::plan::{Asked, Method};
@@ -84,11 +84,7 @@ pub(super) fn forms<T: Tiled>(
         None if problem.exact || asked.precision == Precision::Exact => Ok(None),
         None => {
             // Images with gradients of their own get what each gets alone.
-            let mut one = geometry.clone();
-            if problem.per_sample {
-                one.axes[0] = Axis::plain(one.axes[0].output.min(1));
-            }
-            Ok(chosen(&one, size_of::<T>()))
+            Ok(chosen(&problem.one(), size_of::<T>()))
         }
     }
 }

@@ -108,6 +108,17 @@ pub struct Problem<'a, T> {
     pub per_sample: bool,
 }
 
+impl<T> Problem<'_, T> {
+    /// The geometry of what is summed: that of one image, if each has a gradient of its own.
+    fn one(&self) -> Geometry {
+        let mut one = self.geometry.clone();
+        if self.per_sample {
+            one.axes[0] = Axis::plain(one.axes[0].output.min(1));
+        }
+        one
+    }
+}
+
 /// What rows, columns and steps of a tile are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -202,6 +213,15 @@ fn summed<T: Tiled>(
         Ok(())
     })?;
     Ok(true)
+}
+
+/// Blocks of at most so many positions on each axis, as even as can be, and the most positions that they have then.
+fn evened(one: &Geometry, lens: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let axes = one.axes.iter().zip(lens);
+    let blocks: Vec<usize> = axes.map(|(axis, &len)| axis.output.div_ceil(len)).collect();
+    let axes = one.axes.iter().zip(&blocks);
+    let lens = axes.map(|(axis, &n)| axis.output.div_ceil(n.max(1))).collect();
+    (blocks, lens)
 }
 
 /// Slices of a sum over so many blocks of `one`, whose sums take no more room than the operands.
@@ -307,20 +327,13 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let geometry = problem.geometry;
         let form = Form::of(geometry);
         let (channels, outputs) = (geometry.channels, geometry.outputs);
-        let mut one = Geometry { channels: 1, ..geometry.clone() };
-        let images = geometry.axes[0].output;
-        if problem.per_sample {
-            one.axes[0] = Axis::plain(images.min(1));
-        }
+        let one = Geometry { channels: 1, ..problem.one() };
         let lens = match form {
             _ if one.positions() == 0 => vec![1; one.axes.len()],
             Form::Outer => block_lens(&one, OUTER_PLANE),
             Form::Dot => dot::lens(&one),
         };
-        let axes = one.axes.iter().zip(&lens);
-        let blocks: Vec<usize> = axes.map(|(axis, &len)| axis.output.div_ceil(len)).collect();
-        let axes = one.axes.iter().zip(&blocks);
-        let lens: Vec<usize> = axes.map(|(axis, &n)| axis.output.div_ceil(n.max(1))).collect();
+        let (blocks, lens) = evened(&one, &lens);
         let layout = Layout::new(geometry, &lens, size_of::<T>())?;
         let taps = flat(&layout.offsets()?, geometry)?;
         let count = blocks.iter().product();

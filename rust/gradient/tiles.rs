@@ -155,11 +155,8 @@ impl<'a, T: Tiled> Tiles<'a, T> {
         threads: usize,
     ) -> Result<Self, Error> {
         let geometry = problem.geometry;
-        let (lanes, images) = (kernels.lanes, geometry.axes[0].output);
-        let mut one = Geometry { channels: 1, ..geometry.clone() };
-        if problem.per_sample {
-            one.axes[0] = Axis::plain(images.min(1));
-        }
+        let lanes = kernels.lanes;
+        let mut one = Geometry { channels: 1, ..problem.one() };
         let outputs: Vec<usize> = forms.iter().map(|form| form.map_or(1, Form::outputs)).collect();
         for ((axis, form), outputs) in one.axes.iter_mut().zip(forms).zip(&outputs) {
             if let Some(form) = form {
@@ -170,10 +167,7 @@ impl<'a, T: Tiled> Tiles<'a, T> {
         let transforms = Transforms::new(kernels.isa, forms.iter().flatten().copied().collect());
         let Transforms { points, .. } = transforms;
         let lens = block_lens(&one, VALUES / points * transforms.outputs);
-        let axes = one.axes.iter().zip(&lens);
-        let blocks: Vec<usize> = axes.map(|(axis, &len)| axis.output.div_ceil(len)).collect();
-        let axes = one.axes.iter().zip(&blocks);
-        let lens: Vec<usize> = axes.map(|(axis, &n)| axis.output.div_ceil(n.max(1))).collect();
+        let (blocks, lens) = super::evened(&one, &lens);
         let layout = Layout::new(&one, &lens, size_of::<T>())?;
         let offsets = flat(&layout.offsets()?, &one)?;
         let vectors = geometry.outputs.div_ceil(lanes);
