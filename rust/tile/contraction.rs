@@ -19,15 +19,19 @@ pub struct Contraction<'a, T> {
     pub sum: &'a Sum,
 }
 
-/// What a strip's tiles of more than [`MOST_RAMP_ROWS`] rows ask for, a cache line a step.
+/// What a strip's tiles ask for on the way.
 #[derive(Clone, Copy, Debug)]
 pub enum Next<T> {
     /// Nothing.
     Nothing,
-    /// The rows of A behind these: for those that are read once.
+    /// The rows of A behind these, for those that are read once: a cache line a step, of tiles of more than
+    /// [`MOST_RAMP_ROWS`] rows.
     Rows,
-    /// What lies from here on, which need not be memory.
+    /// What lies from here on, which need not be memory: so too.
     From(*const T),
+    /// What lies so many elements behind the vectors of each step, which need not be memory: of tiles of up to
+    /// [`MOST_RAMP_ROWS`] rows.
+    Vectors(isize),
 }
 
 /// A row of tiles: some rows of A, and vectors of columns that fill whole tiles.
@@ -151,8 +155,13 @@ impl<T: Tiled> Contraction<'_, T> {
                 ahead = next.wrapping_byte_add(chain * tiles * lines * LINE);
             }
         }
+        let later = match strip.next {
+            Next::Vectors(later) => later * size,
+            _ => 0,
+        };
         let tile = Tile {
             ahead,
+            later,
             a,
             a_row: sum.a_row * size,
             b,
@@ -204,6 +213,7 @@ impl<T: Tiled> Contraction<'_, T> {
         let at = placed.at;
         let tile = Tile {
             ahead: std::ptr::null(),
+            later: 0,
             a: self.a.at(a + at.a, placed.a.0, placed.a.1 + width - 1),
             a_row: self.sum.a_row * size as isize,
             b: self.b.at(at.b, low + placed.b.0, high + lanes as isize - 1 + placed.b.1),

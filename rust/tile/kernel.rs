@@ -64,6 +64,9 @@ pub struct Tile<'a, T> {
     /// What will be wanted next, asked for on the way, a cache line a step; null for nothing. Tiles of up
     /// to [`MOST_RAMP_ROWS`] rows never ask.
     pub ahead: *const T,
+    /// Bytes from the vectors of a step to those that are asked for with it; 0 for nothing. Only tiles of up to
+    /// [`MOST_RAMP_ROWS`] rows, all of which take the step, ask for these.
+    pub later: isize,
     /// Steps of the sum.
     pub steps: &'a [Step],
     /// Which of them this chain takes, in order, and in which rows.
@@ -111,6 +114,14 @@ pub unsafe fn run<V: Vector, const MR: usize, const NV: usize, const DOT: bool>(
                     let ahead = tile.ahead.wrapping_byte_add(i * steps.len() * LINE);
                     for (line, step) in steps.iter().enumerate() {
                         V::prefetch(ahead.wrapping_byte_add(line * LINE).cast(), Level::Second);
+                        add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
+                    }
+                } else if MR <= MOST_RAMP_ROWS && tile.later != 0 && start == 0 && end >= MR {
+                    for step in steps {
+                        let at = tile.b.wrapping_offset(step.b).wrapping_byte_offset(tile.later);
+                        for from in from {
+                            V::prefetch(at.wrapping_offset(from).cast(), Level::First);
+                        }
                         add::<V, MR, NV, DOT>(tile, step, (&rows, &from), &mut acc, |_| true);
                     }
                 } else if MR > MOST_RAMP_ROWS || (start == 0 && end >= MR) {
