@@ -171,12 +171,23 @@ impl<'a> View<'a> {
     }
 
     /// Reads elements of an array of this shape, from number `first` in C order on, into `to`.
-    pub fn read_from<T: Element>(&self, shape: &[usize], mut first: usize, mut to: &mut [T]) {
-        let Some((inner, run, step)) = longest_runs(shape, &self.strides) else { return };
+    pub fn read_from<T: Element>(&self, shape: &[usize], first: usize, to: &mut [T]) {
+        self.read_part(0, (shape, &self.strides), first, to);
+    }
+
+    /// The same of an array that starts `offset` bytes from this view's, with strides of its own.
+    pub fn read_part<T: Element>(
+        &self,
+        offset: isize,
+        (shape, strides): (&[usize], &[isize]),
+        mut first: usize,
+        mut to: &mut [T],
+    ) {
+        let Some((inner, run, step)) = longest_runs(shape, strides) else { return };
         while !to.is_empty() {
             let (mut row, skipped) = (first / run, first % run);
-            let mut at = skipped as isize * step;
-            for (&n, &stride) in shape[..inner].iter().zip(&self.strides).rev() {
+            let mut at = offset + skipped as isize * step;
+            for (&n, &stride) in shape[..inner].iter().zip(strides).rev() {
                 at += (row % n) as isize * stride;
                 row /= n;
             }

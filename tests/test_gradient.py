@@ -32,6 +32,35 @@ LARGE = {
     "batch": case((70, 20, 9, 9), (33, 20, 3, 3), padding=1),
     "pointwise": case((2, 70, 40, 41), (130, 70, 1, 1)),
     "pointwise stride": case((2, 70, 40, 41), (20, 70, 1, 1), stride=2),
+    "pointwise few outputs": case((2, 70, 40, 41), (3, 70, 1, 1)),
+    "pointwise few channels": case((3, 5, 61, 67), (90, 5, 1, 1)),
+    "pointwise one channel": case((1, 1, 9, 300), (130, 1, 1, 1)),
+    "pointwise small planes": case((90, 20, 5, 7), (13, 20, 1, 1)),
+    "pointwise tiny planes": case((40, 6, 3, 3), (12, 6, 1, 1)),
+    "pointwise groups": case((2, 36, 30, 31), (24, 9, 1, 1), groups=4),
+    "pointwise crop": case((2, 20, 90, 41), (11, 20, 1, 1), stride=(2, 1), padding=(-3, 0)),
+    "pointwise signal": case((1, 9, 70_001), (11, 9, 1)),
+    "pointwise channels last": case((2, 41, 37, 21), (13, 21, 1, 1), channels_last=True),
+    "pointwise padding": case((1, 5, 40, 43), (40, 5, 1, 1), padding=(2, 3)),
+    "one channel to many": case((1, 1, 147, 115), (81, 1, 3, 3), padding=(0, 2)),
+    "two channels to many": case(
+        (5, 2, 40, 61), (70, 2, 3, 4), stride=(3, 1), padding="same", padding_mode="reflect"
+    ),
+    "three channels to many": case((1, 3, 9, 31, 30), (33, 3, 3, 1, 2), dilation=(2, 1, 3)),
+    "few channels of groups": case(
+        (3, 30, 41, 23), (60, 2, 2, 3), groups=15, stride=(2, 1), padding=1
+    ),
+    "few channels last": case(
+        (2, 61, 59, 3), (20, 3, 5, 5), stride=2, padding=2, channels_last=True
+    ),
+    "patches": case((2, 5, 64, 71), (150, 5, 16, 16), stride=16, padding=2),
+    "patches of a volume": case((3, 1, 10, 17, 10), (181, 1, 8, 8, 8), stride=8, padding=(4, 6, 4)),
+    "patches of groups": case((2, 6, 41, 43), (64, 3, 5, 6), groups=2, stride=6, dilation=2),
+    "patches channels last": case(
+        (2, 65, 50, 3), (50, 3, 8, 8), stride=8, padding=3, channels_last=True
+    ),
+    "patches of many images": case((50, 3, 16, 16), (40, 3, 8, 8), stride=8),
+    "few channels of a signal": case((2, 2, 30_011), (40, 2, 5), padding="causal"),
     "stem": case((2, 3, 112, 115), (64, 3, 7, 7), stride=2, padding=3),
     "depthwise": case((2, 70, 61, 63), (70, 1, 5, 5), groups=70, padding=2),
     "multiplier": case((1, 9, 61, 63), (36, 1, 3, 3), groups=9, stride=2, padding=1),
@@ -61,6 +90,8 @@ LARGE = {
 }
 LARGE = {name: replace(problem, bias=False) for name, problem in LARGE.items()}
 ALL = {**KINDS, **LARGE}
+# Those of which all taps of all channels are rows of one product.
+ROWS = [name for name in LARGE if name.startswith(("pointwise ", "patches", "few channels"))]
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -271,14 +302,14 @@ def test_threads(name, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, *ROWS])
 def test_layouts(name, layout):
-    x, weight, g = floats(KINDS[name])
+    x, weight, g = floats(ALL[name])
     change = LAYOUTS[layout]
-    found = of_input(KINDS[name], change(weight), change(g))
-    assert same_bits(found, of_input(KINDS[name], weight, g))
-    found = of_weight(KINDS[name], change(x), change(g))
-    assert same_bits(found, of_weight(KINDS[name], x, g))
+    found = of_input(ALL[name], change(weight), change(g))
+    assert same_bits(found, of_input(ALL[name], weight, g))
+    found = of_weight(ALL[name], change(x), change(g))
+    assert same_bits(found, of_weight(ALL[name], x, g))
 
 
 @both_dtypes
@@ -388,11 +419,15 @@ def test_empty_batch():
     assert (grad.conv2d_bias(g) == np.zeros(5)).all()
 
 
-@pytest.mark.parametrize("name", ["2d", "depthwise", "strided", "grouped", "one_channel"])
+@pytest.mark.parametrize(
+    "name",
+    ["2d", "depthwise", "strided", "grouped", "one_channel"]
+    + ["pointwise few channels", "one channel to many", "patches"],
+)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_stays_where_it_is_seen(name, value):
     """An element of x is in the gradient of the taps that see it, and in no other."""
-    problem = replace(KINDS[name], options=replace(KINDS[name].options, activation=None))
+    problem = replace(ALL[name], options=replace(ALL[name].options, activation=None))
     x = problem.integers(np.float64).x
     g = np.abs(integers(shape_of(problem), np.float64, 4)) + 1
     plain = of_weight(problem, x, g)

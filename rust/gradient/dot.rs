@@ -480,7 +480,7 @@ impl<T: Tiled> Plan<'_, T> {
 
 /// The sum of interleaved sums, which is no minus zero: zeros around blocks, which some tiles multiply and others
 /// do not, make zeros of it.
-fn finished<T: Element>(sums: &[T]) -> T {
+pub(super) fn finished<T: Element>(sums: &[T]) -> T {
     halved(sums).add(T::default())
 }
 

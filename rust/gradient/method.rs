@@ -136,7 +136,7 @@ fn time(
     let vectors = (outputs * element).div_ceil(LINE);
     let cycles = NOMINAL.choose(channels, &[vectors], (usize::MAX, true)).1;
     let blocks = (steps * values).div_ceil(rates.block);
-    let slices = super::slices(geometry, geometry, blocks / rates.blocks, false) as f64;
+    let slices = super::division::slices(geometry, geometry, blocks / rates.blocks, false) as f64;
     let products = (steps * sums) as f64 * cycles * rates.product;
     let staged = (channels as f64 * junk + outputs as f64) * (steps * values) as f64;
     let done = slices * rates.sum + (blocks as f64 - slices) * rates.kept;

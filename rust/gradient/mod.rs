@@ -16,6 +16,9 @@
 //!   nothing is transposed and no lane waits for an output channel that does not exist. The gradient is
 //!   staged with zeros around each block: see [`dot::Dots`].
 //!
+//! Without a kernel (1x1), with few channels or with few positions, all taps of all channels may be rows of one product
+//! instead, where a cost says that it saves time: see [`inner`].
+//!
 //! Where three taps and a cost ([`method`]) allow it, products are summed at points of tiles instead, and their
 //! sums transformed to taps: see [`tiles`].
 //!
@@ -31,7 +34,9 @@
 //! options alone.
 
 mod bias;
+mod division;
 mod dot;
+mod inner;
 mod method;
 mod outer;
 mod sink;
@@ -44,14 +49,16 @@ use crate::contract::{SERIAL_FLOPS, block_lens, wanted_items};
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
 use crate::memory::{Workspace, with_scratch};
-use crate::parallel::{Stopped, Team, Turn, even_part};
+use crate::parallel::{Stopped, Team, Turn};
 use crate::plan::Asked;
 use crate::slab::Layout;
 use crate::tile::{Kernels, Rows, Strip, TileShape, Tiled};
 use crate::view::{Element, View, ViewMut, advance};
 
 pub use bias::{Bias, bias};
+use division::{Division, Item, evened, slices};
 use dot::Dots;
+use inner::Inner;
 pub use method::asked;
 use sink::Sink;
 use stage::{Planes, Room, Staged, Surrounded};
@@ -81,6 +88,10 @@ const STAGED_COLUMNS: usize = 512 << 10;
 /// Taps that are summed before their sums are transposed, so that these stay in the first-level
 /// cache.
 const TAPS: usize = 32;
+
+/// Cycles that an element takes to be transposed, about, and to be copied.
+const TURNED: f64 = 0.8;
+const STAGED_ELEMENT: f64 = 0.4;
 
 /// Positions that are transposed at once.
 const PACKED: usize = 64;
@@ -161,6 +172,10 @@ pub fn weight<T: Tiled>(
             return Ok(());
         }
     }
+    if let Some(inner) = Inner::new(problem, kernels, team.threads)? {
+        let work = |turn: &Turn<'_>, sink: &Sink<'_, T>| inner.work(turn, sink);
+        return summed(problem, &team, (&inner.division, false), &work, &|| true).map(|_| ());
+    }
     let plan = Plan::new(problem, kernels, team.threads)?;
     let work = |turn: &Turn<'_>, sink: &Sink<'_, T>| plan.work(turn, sink);
     summed(problem, &team, (&plan.division, false), &work, &|| true).map(|_| ())
@@ -215,28 +230,6 @@ fn summed<T: Tiled>(
     Ok(true)
 }
 
-/// Blocks of at most so many positions on each axis, as even as can be, and the most positions that they have then.
-fn evened(one: &Geometry, lens: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let axes = one.axes.iter().zip(lens);
-    let blocks: Vec<usize> = axes.map(|(axis, &len)| axis.output.div_ceil(len)).collect();
-    let axes = one.axes.iter().zip(&blocks);
-    let lens = axes.map(|(axis, &n)| axis.output.div_ceil(n.max(1))).collect();
-    (blocks, lens)
-}
-
-/// Slices of a sum over so many blocks of `one`, whose sums take no more room than the operands.
-fn slices(geometry: &Geometry, one: &Geometry, blocks: usize, per_sample: bool) -> usize {
-    let of = |len: fn(&Axis) -> usize| -> usize {
-        let skipped = usize::from(per_sample);
-        let images = if per_sample { one.axes[0].output } else { 1 };
-        images * geometry.axes[skipped..].iter().map(len).product::<usize>()
-    };
-    let Geometry { groups, channels, outputs, .. } = *geometry;
-    let operands = groups * (channels * of(|axis| axis.input) + outputs * of(|axis| axis.output));
-    let elements = groups * outputs * channels * geometry.kernel_taps();
-    blocks.clamp(1, SLICES.min(1 + operands / elements))
-}
-
 /// The sum of rows, halves of them first, down to neighbours.
 fn tree<'a, T: Element>(
     rows: Range<usize>,
@@ -282,17 +275,6 @@ struct Plan<'a, T: Tiled> {
     one: Geometry,
 }
 
-/// How a sum is divided into items.
-struct Division {
-    /// Parts of a group's channels and of its outputs.
-    cuts: (usize, usize),
-    /// Channels and outputs that parts have a multiple of.
-    unit: (usize, usize),
-    /// Blocks, and slices of them: of one image with gradients of their own.
-    blocks: usize,
-    slices: usize,
-}
-
 /// Elements of each part of a thread's memory.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sizes {
@@ -303,19 +285,6 @@ struct Sizes {
     /// Of the results: those of a tile of [`Form::Dot`].
     tile: usize,
     sums: usize,
-}
-
-/// One thread's next piece of work.
-struct Item {
-    image: usize,
-    /// Where the result goes: the image, or the slice of all.
-    target: usize,
-    blocks: Range<usize>,
-    group: usize,
-    /// Of the group.
-    channels: Range<usize>,
-    /// Of the group.
-    outputs: Range<usize>,
 }
 
 impl<'a, T: Tiled> Plan<'a, T> {
@@ -340,11 +309,14 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let slices = slices(geometry, &one, count, problem.per_sample);
 
         let lanes = kernels.lanes;
-        let swapped = form == Form::Outer && taps.len() == 1 && {
-            // Lanes that are computed for each product that is wanted.
-            let waste = |n: usize| (n.div_ceil(lanes) * lanes) as f64 / n as f64;
-            waste(channels) < 1.1 * waste(outputs)
+        // Cycles of a position: products, and what is turned and staged for them.
+        let cycles = |rows: usize, columns: usize, staged: usize| {
+            let (_, tiles) = kernels.choose(rows, &[columns.div_ceil(lanes)], (usize::MAX, true));
+            tiles + columns as f64 * TURNED + staged as f64 * STAGED_ELEMENT
         };
+        let swapped = form == Form::Outer
+            && taps.len() == 1
+            && cycles(outputs, channels, 0) < 1.1 * cycles(channels, outputs, channels);
         let turned = Planes::of_input(geometry, problem.x).filter(|_| swapped);
         let unlimited = (usize::MAX, true);
         let dots = match form {
@@ -528,49 +500,6 @@ impl<'a, T: Tiled> Plan<'a, T> {
         let first = item.channels.start;
         let channels = first + channels.start..first + channels.end;
         sink.rows((item.target, outputs), channels)
-    }
-}
-
-impl Division {
-    /// Items of one slice.
-    fn parts(&self, geometry: &Geometry) -> usize {
-        geometry.groups * self.cuts.0 * self.cuts.1
-    }
-
-    fn item(&self, geometry: &Geometry, item: usize) -> Item {
-        let (item, cut) = (item / self.cuts.0, item % self.cuts.0);
-        let (item, part) = (item / self.cuts.1, item % self.cuts.1);
-        let (target, group) = (item / geometry.groups, item % geometry.groups);
-        let part_of = |all: usize, unit: usize, n: usize, i: usize| {
-            let units = even_part(&(0..all.div_ceil(unit)), n, i);
-            all.min(units.start * unit)..all.min(units.end * unit)
-        };
-        Item {
-            image: target / self.slices,
-            target,
-            blocks: even_part(&(0..self.blocks), self.slices, target % self.slices),
-            group,
-            channels: part_of(geometry.channels, self.unit.0, self.cuts.0, cut),
-            outputs: part_of(geometry.outputs, self.unit.1, self.cuts.1, part),
-        }
-    }
-}
-
-impl Item {
-    /// Hands over sums of an output, both it and the channels as the item counts them.
-    fn put<T: Element>(
-        &self,
-        geometry: &Geometry,
-        output: usize,
-        (channels, taps): (Range<usize>, Range<usize>),
-        sums: &[T],
-        sink: &Sink<'_, T>,
-    ) {
-        let output = self.group * geometry.outputs + self.outputs.start + output;
-        let first = self.channels.start;
-        let channels = first + channels.start..first + channels.end;
-        // SAFETY: each item has outputs and channels of its own, and one thread takes it.
-        unsafe { sink.write((self.target, output), (channels, taps), sums) };
     }
 }
 

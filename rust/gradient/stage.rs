@@ -68,8 +68,35 @@ impl<'a, T: Tiled> Planes<'a, T> {
 
     /// The elements, if the channels may be rows of a tile where they lie: rows a multiple of 4 KiB
     /// apart would share one set of the first-level cache.
-    fn as_rows(&self) -> Option<&Memory<'a, T>> {
+    pub fn as_rows(&self) -> Option<&Memory<'a, T>> {
         self.memory.as_ref().filter(|_| self.strides[0] % 4096 != 0)
+    }
+
+    /// The elements of images that are one row of neighbours each, and how many elements lie between channels and
+    /// between images; `lens` are the positions on each axis.
+    pub fn in_rows(&self, lens: &[usize]) -> Option<(Memory<'a, T>, isize, isize)> {
+        let size = size_of::<T>() as isize;
+        let rows = lens.iter().zip(&self.strides[2..]).zip(contiguous(lens, size_of::<T>()));
+        let neighbours = rows.into_iter().all(|((&len, &stride), step)| len == 1 || stride == step);
+        let memory = self.memory.clone().filter(|_| neighbours)?;
+        Some((memory, self.strides[0] / size, self.strides[1] / size))
+    }
+
+    /// The element of the first channel and image at the first position, of elements in place.
+    pub fn first(&self) -> isize {
+        self.start / size_of::<T>() as isize
+    }
+
+    /// Reads positions of a channel of an image, from number `first` in C order on; `lens` are those on each axis.
+    pub fn read(
+        &self,
+        (channel, image): (usize, usize),
+        (lens, first): (&[usize], usize),
+        to: &mut [T],
+    ) {
+        let start = self.start + channel as isize * self.strides[0];
+        let start = start + image as isize * self.strides[1];
+        self.view.read_part(start, (lens, &self.strides[2..]), first, to);
     }
 
     /// Copies channels of a block to `[position][channel]`, `width` of these a position.

@@ -167,7 +167,7 @@ impl<'a, T: Tiled> Tiles<'a, T> {
         let transforms = Transforms::new(kernels.isa, forms.iter().flatten().copied().collect());
         let Transforms { points, .. } = transforms;
         let lens = block_lens(&one, VALUES / points * transforms.outputs);
-        let (blocks, lens) = super::evened(&one, &lens);
+        let (blocks, lens) = super::division::evened(&one, &lens);
         let layout = Layout::new(&one, &lens, size_of::<T>())?;
         let offsets = flat(&layout.offsets()?, &one)?;
         let vectors = geometry.outputs.div_ceil(lanes);
@@ -176,7 +176,7 @@ impl<'a, T: Tiled> Tiles<'a, T> {
         let division = Division {
             cuts: (1, 1),
             unit: (1, shape.columns * lanes),
-            slices: super::slices(geometry, &one, count / SLICE, problem.per_sample),
+            slices: super::division::slices(geometry, &one, count / SLICE, problem.per_sample),
             blocks: count,
         };
         let mut tiles = Tiles {
