@@ -339,6 +339,28 @@ pub unsafe fn copy<T: Copy>(from: *const T, to: *mut T, len: usize) {
     }
 }
 
+/// Writes the elements of some rows in turns: the first of each, the second of each, and so on. A row may have
+/// one element less than the first.
+pub fn interleave<T: Copy>(rows: &[&[T]], to: &mut [T]) {
+    match *rows {
+        [a, b] => {
+            // Written out so that it compiles to vectors.
+            let (pairs, last) = to.as_chunks_mut::<2>();
+            for (to, (&a, &b)) in pairs.iter_mut().zip(a.iter().zip(b)) {
+                *to = [a, b];
+            }
+            if let ([to], Some(&a)) = (last, a.last()) {
+                *to = a;
+            }
+        }
+        _ => {
+            for (i, row) in rows.iter().enumerate() {
+                to[i..].iter_mut().step_by(rows.len()).zip(*row).for_each(|(to, &from)| *to = from);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

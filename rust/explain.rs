@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::fft;
 use crate::offer::{Cost, Declined, Description, Precision};
 use crate::plan::{METHODS, Method};
+use crate::pointwise;
 use crate::problem::Problem;
 use crate::separable;
 use crate::tile::{Kernels, Tiled};
@@ -57,5 +58,6 @@ fn describe<T: Tiled>(
         Method::Fft => fft::describe(problem.geometry, size_of::<T>(), threads),
         Method::Winograd => winograd::describe(problem, precision, kernels, threads),
         Method::Separable => Ok(separable::describe(problem.geometry, size_of::<T>(), threads)),
+        Method::Pointwise => Ok(pointwise::describe(problem.geometry, size_of::<T>(), threads)),
     }
 }

@@ -28,6 +28,7 @@
 //! | [`fft`] | long kernels, by products of transforms |
 //! | [`winograd`] | kernels of three, by transforms of small tiles |
 //! | [`separable`] | kernels of rank one, as passes along their axes |
+//! | [`pointwise`] | few outputs of many channels, a tap at a time |
 //! | [`adjoint`] | gradients of inputs, transposed convolution: forward again, by phases |
 //! | [`gradient`] | gradients of weights: the same slab and tile, summed over positions |
 //! | [`local`] | layers with a kernel of its own at each position, which are no matrix product |
@@ -57,6 +58,7 @@ pub mod operand;
 pub mod packed;
 pub mod parallel;
 pub mod plan;
+pub mod pointwise;
 pub mod prepared;
 pub mod problem;
 #[cfg(feature = "python")]

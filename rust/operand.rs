@@ -151,6 +151,103 @@ impl<'a, T: Element> Weights<'a, T> {
     }
 }
 
+/// The weights of a convolution as those of a layer of one tap, with an output for each tap of each of its outputs.
+#[derive(Debug)]
+pub struct EachTap<'a, T> {
+    /// Rows of an output's taps are neighbours.
+    pub weights: Weights<'a, T>,
+    /// What each tap of each axis adds to the number of the row, among those of its output.
+    pub rows: Vec<Vec<usize>>,
+}
+
+impl<'a, T: Element> EachTap<'a, T> {
+    /// Those of `weights`, where they lie, in groups of `outputs`; `None` if taps are not as far apart as outputs.
+    pub fn in_place(weights: &'a Weights<'_, T>, outputs: usize) -> Option<Self> {
+        let Weights { strides, kernel, flip, .. } = weights;
+        let mut start = weights.output(0);
+        // From the innermost axis outwards: each as far apart as all within it reach.
+        let (mut apart, mut taps) = (None, 1);
+        let mut rows = vec![Vec::new(); kernel.len()];
+        for (axis, &n) in kernel.iter().enumerate().rev() {
+            let stride = if *flip { -strides[axis + 2] } else { strides[axis + 2] };
+            let first = weights.tap(axis, if stride < 0 { n - 1 } else { 0 });
+            start += first;
+            let of = |tap: usize| if stride < 0 { n - 1 - tap } else { tap };
+            rows[axis] = (0..n).map(|tap| of(tap) * taps).collect();
+            if n > 1 {
+                let each = stride.abs();
+                if each != *apart.get_or_insert(each) * taps as isize {
+                    return None;
+                }
+            }
+            taps *= n;
+        }
+        let row = apart.unwrap_or(strides[0]);
+        if outputs > 1 && strides[0] != row * taps as isize {
+            return None;
+        }
+        let mut each = vec![row, strides[1]];
+        each.resize(kernel.len() + 2, 0);
+        let group = weights.output(outputs) - weights.output(0);
+        let groups = (outputs * taps, group);
+        let weights = Weights {
+            copy: Workspace::default(),
+            memory: Some(weights.memory()),
+            start,
+            groups,
+            strides: each,
+            kernel: vec![1; kernel.len()],
+            flip: false,
+        };
+        Some(EachTap { weights, rows })
+    }
+
+    /// Those of a [`copy`](Self::copy), with as many channels and a kernel of so many taps on each axis.
+    pub fn of_copy(copy: &'a Workspace, channels: usize, kernel: &[usize]) -> Self {
+        let mut strides = vec![channels as isize, 1];
+        strides.resize(kernel.len() + 2, 0);
+        let weights = Weights {
+            copy: Workspace::default(),
+            memory: Some(Memory::of(copy.elements())),
+            start: 0,
+            groups: (usize::MAX, 0),
+            strides,
+            kernel: vec![1; kernel.len()],
+            flip: false,
+        };
+        let apart = crate::view::contiguous(kernel, 1);
+        let axis = |(&n, apart): (&usize, isize)| (0..n).map(|i| i * apart as usize).collect();
+        EachTap { weights, rows: kernel.iter().zip(apart).map(axis).collect() }
+    }
+
+    /// A copy of `weights`, of so many outputs in all groups, in which all taps are as far apart.
+    pub fn copy(
+        weights: &Weights<'_, T>,
+        (outputs, channels): (usize, usize),
+    ) -> Result<Workspace, Error> {
+        let kernel = &weights.kernel;
+        let taps = kernel.iter().product::<usize>();
+        let len = outputs.saturating_mul(taps).saturating_mul(channels);
+        let mut copy = Workspace::new::<T>("a copy of the weights", len)?;
+        let memory = weights.memory();
+        let mut index = vec![0; kernel.len()];
+        let rows = copy.elements_mut::<T>()[..len].chunks_exact_mut(channels.max(1));
+        for (row, to) in rows.enumerate() {
+            let of_axes = index.iter().enumerate().map(|(axis, &tap)| weights.tap(axis, tap));
+            let at = weights.output(row / taps) + of_axes.sum::<isize>();
+            memory.read(at, weights.strides[1], to);
+            advance(&mut index, kernel);
+        }
+        Ok(copy)
+    }
+
+    /// From group `first` on, each of so many rows.
+    pub fn from_group(mut self, first: usize, rows: usize) -> Self {
+        self.weights.start = self.weights.output(first * rows);
+        self
+    }
+}
+
 /// Where the taps of an operand lie, in elements: what each axis adds.
 #[derive(Clone, Debug)]
 pub struct Taps {
@@ -443,6 +540,39 @@ mod tests {
                 let own = steps(&ramp, row).into_iter();
                 let own = own.map(|step| Step { a: step.a + a, b: step.b - b });
                 assert!(own.eq(steps(&plain, row)), "{kernel:?} row {row}");
+            }
+        }
+    }
+
+    /// Each row has the channels of its output and tap, in place and in a copy, and from a group on.
+    #[test]
+    fn each_tap_has_a_row() {
+        let shape = [4, 3, 2, 5];
+        let data: Vec<f32> = (0..120).map(|i| i as f32).collect();
+        for flip in [false, true] {
+            let weights = Weights::new(&View::from_slice(&data, &shape), &shape, flip).unwrap();
+            // Of outputs that all channels lie between, there is no row for each tap but for one.
+            assert!(EachTap::in_place(&weights, 4).is_none());
+            let every = |count| Every { first: 0, step: 1, count };
+            let adjoint = weights.adjoint((2, 3), 0, &[every(2), every(5)]);
+            let copy = EachTap::copy(&adjoint, (6, 2)).unwrap();
+            for group in 0..2 {
+                let lie = EachTap::in_place(&adjoint, 3).expect("taps of channels lie together");
+                for each in [lie, EachTap::of_copy(&copy, 2, &[2, 5])] {
+                    let EachTap { weights, rows } = each.from_group(group, 30);
+                    for (output, channel) in [(0, 0), (1, 1), (2, 0)] {
+                        for (i, j) in [(0, 0), (1, 2), (0, 4), (1, 4)] {
+                            let row = output * 10 + rows[0][i] + rows[1][j];
+                            let mut found = [0.0];
+                            let at = weights.output(row) + channel * weights.strides[1];
+                            weights.memory().read(at, 1, &mut found);
+                            // The last tap first, but for a kernel that is turned.
+                            let tap = if flip { i * 5 + j } else { 9 - (i * 5 + j) };
+                            let from = (group * 2 + channel as usize) * 30 + output * 10 + tap;
+                            assert_eq!(found[0], from as f32, "{flip} {group} {output} {i} {j}");
+                        }
+                    }
+                }
             }
         }
     }

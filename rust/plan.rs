@@ -11,6 +11,7 @@ use crate::fft::{self, Transformed};
 use crate::geometry::{Axis, Geometry};
 use crate::offer::{Cost, Declined, Precision};
 use crate::parallel::{Stopped, Team};
+use crate::pointwise;
 use crate::problem::Problem;
 use crate::separable;
 use crate::tile::{Kernels, Tiled};
@@ -27,6 +28,8 @@ pub enum Method {
     Winograd,
     /// Passes along the axes, for kernels of rank one.
     Separable,
+    /// Sums over channels a tap at a time, for many channels and few outputs.
+    Pointwise,
 }
 
 /// What a call asks of the choice of a method.
@@ -61,7 +64,8 @@ impl Asked {
 }
 
 /// Every method, the reference first.
-pub const METHODS: [Method; 4] = [Method::Direct, Method::Fft, Method::Winograd, Method::Separable];
+pub const METHODS: [Method; 5] =
+    [Method::Direct, Method::Fft, Method::Winograd, Method::Separable, Method::Pointwise];
 
 /// Why only the plain sum is for integers.
 const INEXACT: Declined = Declined::Cannot(Cow::Borrowed("integers are summed exactly"));
@@ -77,7 +81,7 @@ const ROUNDS: Declined = Declined::Cannot(Cow::Borrowed(
 const CHOICE: f64 = 15e3;
 
 /// What another method must take of the direct sum's time to be preferred to it, which rounds least.
-const PREFERRED: f64 = 0.9;
+pub const PREFERRED: f64 = 0.9;
 
 /// Floating-point operations that no method is asked about, not even the direct sum: to say what it would cost
 /// takes a microsecond.
@@ -96,6 +100,7 @@ impl Method {
             Method::Fft => "fft",
             Method::Winograd => "winograd",
             Method::Separable => "separable",
+            Method::Pointwise => "pointwise",
         }
     }
 
@@ -105,7 +110,7 @@ impl Method {
             None if name != "auto" => Err(Error::Name {
                 argument: "method",
                 value: format!("{name:?}"),
-                choices: "\"auto\", \"direct\", \"fft\", \"winograd\" or \"separable\"",
+                choices: "\"auto\", \"direct\", \"fft\", \"winograd\", \"separable\" or \"pointwise\"",
             }),
             method => Ok(method),
         }
@@ -129,6 +134,7 @@ impl Method {
             Method::Fft => fft::offer(geometry, element),
             Method::Winograd => winograd::offer(geometry, element, precision),
             Method::Separable => separable::offer(geometry, element),
+            Method::Pointwise => pointwise::offer(geometry, element),
         }
     }
 
@@ -136,9 +142,11 @@ impl Method {
     /// may be less exact than under "auto".
     pub fn suits<T: Tiled>(self, problem: &Problem<'_, T>, asked: bool) -> Result<(), Declined> {
         match self {
-            Method::Fft | Method::Separable | Method::Winograd if problem.exact => Err(INEXACT),
-            Method::Direct | Method::Fft | Method::Winograd => Ok(()),
+            Method::Direct => Ok(()),
+            _ if problem.exact => Err(INEXACT),
+            Method::Fft | Method::Winograd => Ok(()),
             Method::Separable => separable::suits(problem, asked),
+            Method::Pointwise => pointwise::suits(problem),
         }
     }
 
@@ -176,6 +184,17 @@ impl Method {
         rivals.into_iter().find(|&(method, _)| suits(method)).map_or(Method::Direct, |best| best.0)
     }
 
+    /// The predicted time of the one that "auto" takes for a geometry, whatever the weights are, but not a tap at a
+    /// time.
+    pub fn least(geometry: &Geometry, element: usize, precision: Precision) -> f64 {
+        let direct = contract::part(geometry, element).whole();
+        let of = |method: Method| method.offer(geometry, element, precision).ok().map(Cost::whole);
+        if direct < CHOICE || precision == Precision::Exact {
+            return direct;
+        }
+        [Method::Fft, Method::Winograd].into_iter().filter_map(of).fold(direct, f64::min)
+    }
+
     /// Why it cannot compute a problem that it was asked for by name, if so.
     pub fn refuses<T: Tiled>(
         self,
@@ -209,6 +228,7 @@ pub fn run<T: Transformed>(
         Method::Fft => fft::convolve(problem, kernels, team),
         Method::Winograd => winograd::convolve(problem, asked.precision, kernels, team),
         Method::Separable => separable::convolve(problem, by_name, kernels, team),
+        Method::Pointwise => pointwise::convolve(problem, kernels, team),
     }
 }
 

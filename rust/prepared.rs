@@ -23,6 +23,8 @@ pub enum Slot {
     Factors,
     /// Their factors where near ones are asked for.
     NearFactors,
+    /// Those of each tap by itself.
+    Pointwise,
     /// Those of three products of complex numbers. What lies in the other places is of these, then.
     Three,
 }

@@ -1,8 +1,8 @@
-//! A convolution with its arrays, as every method gets it.
+//! A convolution with its arrays, as every method gets it; and its adjoint.
 
 use crate::geometry::{Axis, Geometry};
 use crate::operand::Weights;
-use crate::prepared::Prepared;
+use crate::prepared::{Phases, Prepared};
 use crate::store::Store;
 use crate::tile::Tiled;
 use crate::view::View;
@@ -22,6 +22,21 @@ pub struct Problem<'a, T> {
     /// Whether no sum may be rounded: of integers, which floats may hold as well.
     pub exact: bool,
     /// The result and what is done to it.
+    pub store: &'a Store<'a, T>,
+}
+
+/// The gradient of an input, with its arrays.
+pub struct Adjoint<'a, T> {
+    /// Of the convolution whose adjoint it is. An output may be longer or shorter than the
+    /// convolution would have it: what its positions would need beyond the input counts for nothing.
+    pub geometry: &'a Geometry,
+    /// The gradient of the output, canonical strides `[output channel, batch, *positions]`.
+    pub gradient: &'a View<'a>,
+    /// Weights of the convolution.
+    pub weights: &'a Weights<'a, T>,
+    /// Places for what methods make of the weights, if a plan keeps it.
+    pub kept: Option<&'a Phases>,
+    /// The gradient of the input, canonical strides, and what is done to it.
     pub store: &'a Store<'a, T>,
 }
 

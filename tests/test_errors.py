@@ -219,7 +219,8 @@ RULES: dict[str, tuple[Any, ...]] = {
     "method name": (
         lambda: faltung.conv2d(X, W, method="magic"),
         ValueError,
-        'method is "magic", but must be "auto", "direct", "fft", "winograd" or "separable"',
+        'method is "magic", but must be "auto", "direct", "fft", "winograd", '
+        '"separable" or "pointwise"',
     ),
     "precision name": (
         lambda: faltung.conv2d(X, W, precision="low"),

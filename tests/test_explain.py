@@ -115,6 +115,7 @@ print(peak_bytes() - before, *(m["workspace"] for m in said["methods"] if m["sta
         ("fft", (64, 112, 112), (64, 64, 7, 7)),
         ("winograd", (64, 300, 300), (64, 64, 3, 3)),
         ("separable", (1, 40, 900, 900), (1, 1, 5, 3, 3)),
+        ("pointwise", (64, 600, 600), (2, 64, 3, 3)),
     ],
 )
 def test_workspace_is_what_is_taken(method, x, weight):
@@ -166,7 +167,7 @@ def test_precision():
     assert (facts["method"], facts["why"]) == ("direct", 'precision is "exact"')
     states = {m["method"]: m["state"] for m in facts["methods"]}
     assert states == {"direct": "chosen"} | dict.fromkeys(
-        ["fft", "winograd", "separable"], "impossible"
+        ["fft", "winograd", "separable", "pointwise"], "impossible"
     )
     exact = faltung.conv(x, weight, padding=1, precision="exact")
     assert same_bits(exact, faltung.conv(x, weight, padding=1, method="direct"))

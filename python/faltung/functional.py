@@ -34,7 +34,7 @@ PaddingMode = Literal[
     "zeros", "constant", "reflect", "symmetric", "replicate", "edge", "circular", "wrap"
 ]
 Activation = Literal["relu"] | tuple[Literal["clip"], float, float]
-Method = Literal["auto", "direct", "fft", "winograd", "separable"]
+Method = Literal["auto", "direct", "fft", "winograd", "separable", "pointwise"]
 Precision = Literal["high", "fast", "exact"]
 
 
@@ -126,7 +126,7 @@ def conv(
     out : ndarray, optional
         Receives the result and is returned. It must have exactly the shape and dtype of the
         result and not overlap an input; any strides will do.
-    method : {"auto", "direct", "fft", "winograd", "separable"}
+    method : {"auto", "direct", "fft", "winograd", "separable", "pointwise"}
         ``"auto"`` chooses from shapes, dtypes and, where it may pay, whether kernels of a single
         channel are products of one vector an axis; never from the machine. ``"direct"`` is the
         plain sum, ``"fft"`` products of transforms: faster for long kernels, with an error that is
@@ -134,7 +134,9 @@ def conv(
         tiles along axes with three taps and a stride of 1, with two thirds of the products on each
         (S. Winograd, 1980): faster for many channels, with the error that ``docs/accuracy.md``
         tells. ``"separable"`` is passes along the axes, for kernels that are such products to
-        within rounding. `explain` tells what is chosen, and why.
+        within rounding. ``"pointwise"`` sums over channels a tap at a time, then moves and adds
+        what came of each (kn2row; in gradients of inputs a product and col2im): faster from many
+        channels to few, without a stride but in gradients. `explain` tells what is chosen, and why.
     precision : {"high", "fast", "exact"}
         What methods may allow themselves in floats; integers are always exact. ``"high"``: errors
         that are mostly beside the plain sum's, and within three times them. ``"fast"``:

@@ -22,10 +22,11 @@ use std::ops::Range;
 
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry, PaddingMode};
-use crate::operand::Weights;
+use crate::offer::Precision;
 use crate::parallel::{Stopped, Team};
-use crate::plan::{Asked, Planned};
-use crate::prepared::Phases;
+use crate::plan::{Asked, Method, PREFERRED, Planned};
+use crate::pointwise;
+use crate::problem::Adjoint;
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{View, ViewMut, advance};
@@ -35,21 +36,6 @@ use phases::phases;
 
 /// Positions that a thread fills or folds without asking for more: some 10 us.
 const PLANES_WORK: usize = 1 << 16;
-
-/// The gradient of an input, with its arrays.
-pub struct Adjoint<'a, T> {
-    /// Of the convolution whose adjoint it is. An output may be longer or shorter than the
-    /// convolution would have it: what its positions would need beyond the input counts for nothing.
-    pub geometry: &'a Geometry,
-    /// The gradient of the output, canonical strides `[output channel, batch, *positions]`.
-    pub gradient: &'a View<'a>,
-    /// Weights of the convolution.
-    pub weights: &'a Weights<'a, T>,
-    /// Places for what methods make of the weights, if a plan keeps it.
-    pub kept: Option<&'a Phases>,
-    /// The gradient of the input, canonical strides, and what is done to it.
-    pub store: &'a Store<'a, T>,
-}
 
 /// Computes the gradient of an input.
 pub fn input<T: Planned>(
@@ -69,7 +55,7 @@ pub fn input<T: Planned>(
         |axis: &Axis| axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
     if !spatial.iter().any(shows_again) {
         let windows = spatial.iter().map(|a| a.before..a.before + a.input as isize).collect();
-        return phases(problem, store, windows, run);
+        return computed(problem, store, windows, run);
     }
     let window = |axis: &Axis| {
         let padded = axis.input as isize + axis.before + axis.after;
@@ -86,9 +72,43 @@ pub fn input<T: Planned>(
     padded.resize(len, T::default());
     let out = ViewMut::from_slice(&mut padded, &shape);
     let inner = Store::plain(out);
-    phases(problem, &inner, windows, run)?;
+    computed(problem, &inner, windows, run)?;
     drop(inner);
     fold(geometry, &View::from_slice(&padded, &shape), store, team)
+}
+
+/// Computes the gradient at the padded positions `windows`, which are the positions of `store`.
+fn computed<T: Planned>(
+    problem: &Adjoint<'_, T>,
+    store: &Store<'_, T>,
+    windows: Vec<Range<isize>>,
+    run: (Asked, &Kernels<T>, &Team<'_>),
+) -> Result<(), Stopped> {
+    if is_pointwise::<T>(run.0, problem.geometry, &windows) {
+        return pointwise::adjoint(problem, (store, &windows), run.1, run.2);
+    }
+    phases(problem, store, windows, run)
+}
+
+/// Whether all phases are computed at once, a tap at a time. Where there is one phase, its method is chosen as that of
+/// any convolution.
+fn is_pointwise<T: Tiled>(asked: Asked, geometry: &Geometry, windows: &[Range<isize>]) -> bool {
+    let strided = geometry.axes.iter().any(|axis| axis.stride > 1);
+    if !strided || geometry.outputs == 0 || T::SCALAR.is_integer() {
+        return false;
+    }
+    match asked.method {
+        None if asked.precision != Precision::Exact => {
+            let mut image = geometry.clone();
+            image.axes[0] = Axis::plain(1);
+            let phases = phases::cost(&image, windows, size_of::<T>(), asked.precision);
+            phases.is_some_and(|phases| {
+                let pointwise = pointwise::adjoint_offer(&image, windows, size_of::<T>());
+                pointwise.is_ok_and(|cost| cost.whole() < PREFERRED * phases)
+            })
+        }
+        method => method == Some(Method::Pointwise),
+    }
 }
 
 /// Writes what a sum of nothing gives to every position.

@@ -2,19 +2,38 @@
 
 use std::ops::Range;
 
-use super::{Adjoint, fill, planes};
+use super::{fill, planes};
 use crate::contract::wanted_items;
+use crate::convert::interleave;
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry, PaddingMode, gcd};
 use crate::memory::Workspace;
+use crate::offer::Precision;
 use crate::operand::Every;
 use crate::parallel::{Stopped, Team, even_part};
 use crate::plan::{Asked, Method, Planned};
 use crate::prepared::{Phases, Prepared};
-use crate::problem::Problem;
+use crate::problem::{Adjoint, Problem};
 use crate::store::Store;
 use crate::tile::{Kernels, Tiled};
 use crate::view::{ViewMut, advance};
+
+/// Floating-point operations of a gradient whose phases are computed without asking what else there is.
+const LEAST_FLOPS: f64 = 2e5;
+
+/// Those of a gradient that is too short for any choice.
+const TINY_FLOPS: f64 = 5e4;
+
+/// Between these, so many phases take their time, however little is to be summed.
+const MANY_PHASES: usize = 4;
+
+/// Nanoseconds of a gradient beside its phases, of each beside its sums, of a byte of the gradient of the output that
+/// each reads, and of a result that is put beside others, of two phases or more.
+const PHASES: f64 = 7000.0;
+const PHASE: f64 = 8000.0;
+const PHASE_BYTE: f64 = 0.05;
+const BESIDE_ONE: f64 = 0.8;
+const BESIDE_MORE: f64 = 1.8;
 
 /// The positions of one residue on an axis, and the taps that reach them.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +92,61 @@ fn phases_of(axis: &Axis, window: &Range<isize>) -> Result<Vec<Phase>, Error> {
         });
     }
     Ok(phases)
+}
+
+/// The predicted time of all phases, or `None` where it is so short that it is not worth to know.
+pub(super) fn cost(
+    geometry: &Geometry,
+    windows: &[Range<isize>],
+    element: usize,
+    precision: Precision,
+) -> Option<f64> {
+    let phases = geometry.axes[1..].iter().map(residues).product::<usize>();
+    let flops = geometry.flops();
+    if flops < TINY_FLOPS || (flops < LEAST_FLOPS && phases < MANY_PHASES) {
+        return None;
+    }
+    // Phases that are alike but for their padding cost the same.
+    let mut axes: Vec<Vec<(Axis, usize)>> = Vec::with_capacity(windows.len());
+    for (axis, window) in geometry.axes[1..].iter().zip(windows) {
+        let mut kinds: Vec<(Axis, usize)> = Vec::new();
+        for Phase { axis, .. } in phases_of(axis, window).ok()? {
+            let alike = |(kind, _): &&mut (Axis, usize)| {
+                (kind.input, kind.kernel, kind.output) == (axis.input, axis.kernel, axis.output)
+            };
+            match kinds.iter_mut().find(alike) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((axis, 1)),
+            }
+        }
+        axes.push(kinds);
+    }
+    let counts: Vec<usize> = axes.iter().map(Vec::len).collect();
+    let mut index = vec![0; axes.len()];
+    let positions = geometry.axes.iter().map(|axis| axis.output as f64).product::<f64>();
+    let bytes = (geometry.groups * geometry.outputs * element) as f64 * positions;
+    let each = PHASE + PHASE_BYTE * bytes;
+    let beside = match geometry.axes[geometry.axes.len() - 1].stride {
+        1 => 0.0,
+        2 => BESIDE_ONE,
+        _ => BESIDE_MORE,
+    };
+    let results = windows.iter().map(|window| window.len() as f64).product::<f64>()
+        * (geometry.groups * geometry.channels) as f64;
+    let mut cost = PHASES + beside * results * (element as f64 / 4.0);
+    for _ in 0..counts.iter().product() {
+        let chosen: Vec<(Axis, usize)> = axes.iter().zip(&index).map(|(a, &i)| a[i]).collect();
+        advance(&mut index, &counts);
+        let phase = Geometry {
+            channels: geometry.outputs,
+            outputs: geometry.channels,
+            axes: [geometry.axes[0]].into_iter().chain(chosen.iter().map(|c| c.0)).collect(),
+            ..*geometry
+        };
+        let times = chosen.iter().map(|c| c.1 as f64).product::<f64>();
+        cost += times * (each + Method::least(&phase, element, precision));
+    }
+    Some(cost)
 }
 
 /// Computes the gradient at the padded positions `windows`, which are the positions of `store`.
@@ -411,28 +485,6 @@ impl<T: Planned> Phased<'_, T> {
             store: &store,
         };
         run(&forward)
-    }
-}
-
-/// Writes the elements of some rows in turns: the first of each, the second of each, and so on. A row may have
-/// one element less than the first.
-fn interleave<T: Copy>(rows: &[&[T]], to: &mut [T]) {
-    match *rows {
-        [a, b] => {
-            // Written out so that it compiles to vectors.
-            let (pairs, last) = to.as_chunks_mut::<2>();
-            for (to, (&a, &b)) in pairs.iter_mut().zip(a.iter().zip(b)) {
-                *to = [a, b];
-            }
-            if let ([to], Some(&a)) = (last, a.last()) {
-                *to = a;
-            }
-        }
-        _ => {
-            for (i, row) in rows.iter().enumerate() {
-                to[i..].iter_mut().step_by(rows.len()).zip(*row).for_each(|(to, &from)| *to = from);
-            }
-        }
     }
 }
 

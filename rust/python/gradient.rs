@@ -11,7 +11,7 @@ use super::numbers::{Numbers, with_element};
 use super::object::{Any, wrong_type};
 use super::outcome::Outcome;
 use super::plan::Kept;
-use crate::adjoint::{self, Adjoint};
+use crate::adjoint;
 use crate::error::Error;
 use crate::geometry::{Activation, Geometry, OutputSize, PerAxis, Spec};
 use crate::gradient;
@@ -19,6 +19,7 @@ use crate::number::Scalar;
 use crate::operand::Weights;
 use crate::parallel::Team;
 use crate::plan::{Asked, Planned};
+use crate::problem::Adjoint;
 use crate::store::Store;
 use crate::tile::{self, Tiled};
 

@@ -6,6 +6,7 @@
 mod channels;
 mod contraction;
 mod kernel;
+mod pieces;
 mod scalar;
 mod shape;
 mod slide;
@@ -23,6 +24,7 @@ pub(crate) use vector::{Level, Vector};
 pub use channels::{MOST_LINES, NOWHERE, Row, Stretch, Stretches, Stretching};
 pub use contraction::{Contraction, Ending, MAX_COLUMNS, Next, Results, Strip};
 pub use kernel::{Bias, Column, Finish, MOST_RAMP_ROWS, Rows, Tile};
+pub use pieces::Piece;
 pub use shape::{NOMINAL, Registers, TileShape};
 pub use slide::{
     Ahead, MOST_STRIDE, MOST_VECTORS, Slide, SlideInPlace, Slides, Sliding, SlidingInPlace,
@@ -104,6 +106,7 @@ pub struct Kernels<T: 'static> {
     /// Outputs of vectors of channels.
     stretches: &'static [Stretches<T>],
     transpose: transpose::Transpose<T>,
+    sum: pieces::Summing<T>,
 }
 
 /// The kernels of one instruction set, for each element that it has them for in any case.
@@ -223,6 +226,29 @@ impl<T: Tiled> Kernels<T> {
         let matrix = transpose::Matrix { from, pitch, rows, columns, to: to.as_mut_ptr(), row };
         // SAFETY: `at` and the assertion checked every address; as for `transpose`.
         unsafe { (self.transpose)(&matrix) }
+    }
+
+    /// Sums pieces of `from` into `to`, the length of which is a multiple of [`lanes`](Self::lanes): for each of `bases`
+    /// in turn, all pieces.
+    #[inline]
+    pub fn sum(&self, (from, bases, pieces): (&[T], &[usize], &[Piece]), to: &mut [T]) {
+        assert!(to.len().is_multiple_of(self.lanes));
+        let (low, high) = bases.iter().fold((usize::MAX, 0), |(l, h), &b| (l.min(b), h.max(b)));
+        if low > high {
+            to.fill(T::default());
+            return;
+        }
+        for piece in pieces {
+            let inside = piece.first < piece.end
+                && low as isize + piece.from + piece.first as isize >= 0
+                && high as isize + piece.from + (piece.end as isize) <= from.len() as isize
+                && piece.end <= to.len();
+            assert!(inside, "piece outside of its rows");
+        }
+        let (from, len, to) = (from.as_ptr(), to.len(), to.as_mut_ptr());
+        // SAFETY: `from` holds each piece from each base, as just asserted; `to` is borrowed for this alone, and the
+        // table is only reached through `kernels_of`, which checked the CPU.
+        unsafe { (self.sum)(&pieces::Pieces { from, bases, pieces, to, len }) }
     }
 
     /// The functions for windows of `kernel` rows that are `stride` apart.

@@ -3,6 +3,7 @@
 
 use super::channels::{Stretch, stretch, stretches};
 use super::kernel::{Tile, run, table};
+use super::pieces::sum;
 use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::plain;
 use super::vector::Vector;
@@ -128,6 +129,7 @@ macro_rules! portable {
                 3 / 1: 2 * [1 2 3] 3, 3 / 2: 2 * [1 2] 2, 5 / 1: 2 * [1 2] 2, 7 / 1: 2 * [1 2] 2,
                 0 / 0: 1 * [1 2 3 4] 4),
             transpose: plain,
+            sum: sum::<Array<$element, $lanes>>,
         }
     }};
 }
@@ -150,6 +152,7 @@ macro_rules! portable_quads {
             slides: &[],
             stretches: &[],
             transpose: plain,
+            sum: sum::<Array<Quad<$signed>, 4>>,
         }
     }};
 }

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::channels::{Stretch, stretch, stretches};
 use super::kernel::{Tile, run, table};
+use super::pieces::{Pieces, sum};
 use super::slide::{Slide, SlideInPlace, slide, slide_in_place, slides};
 use super::transpose::{Matrix, blocks};
 use super::vector::{Level, Vector};
@@ -188,6 +189,11 @@ macro_rules! isa {
             // SAFETY: as for tiles.
             unsafe { stretch::<$vector, K, S, R, L, WHOLE>(outputs) }
         }
+        #[target_feature(enable = $features)]
+        unsafe fn pieces(pieces: &Pieces<'_, $element>) {
+            // SAFETY: as for tiles.
+            unsafe { sum::<$vector>(pieces) }
+        }
         Kernels {
             isa: $isa,
             lanes: <$vector as Vector>::LANES,
@@ -196,6 +202,7 @@ macro_rules! isa {
             slides: slides!(window, in_place, $($kernel / $stride: $vectors $place $cut),*),
             stretches: isa!(@stretches line $stretches),
             transpose: $transpose,
+            sum: pieces,
         }
     }};
     (@stretches $line:ident ($($stretches:tt)*)) => { stretches!($line, $($stretches)*) };

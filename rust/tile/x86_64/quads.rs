@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::kernel::{Tile, run, table};
+use super::super::pieces::{Pieces, sum};
 use super::super::transpose::Matrix;
 use super::super::vector::Vector;
 use super::super::{Isa, Kernels};
@@ -134,6 +135,11 @@ macro_rules! tables {
             // SAFETY: the caller vouches for the same addresses.
             unsafe { transpose_single(&matrix.cast()) }
         }
+        #[target_feature(enable = $features)]
+        unsafe fn pieces(pieces: &Pieces<'_, Quad<$signed>>) {
+            // SAFETY: as for tiles.
+            unsafe { sum::<Quads<$vector, $signed>>(pieces) }
+        }
         Kernels {
             isa: $isa,
             lanes: <$vector as Vector>::LANES,
@@ -142,6 +148,7 @@ macro_rules! tables {
             slides: &[],
             stretches: &[],
             transpose,
+            sum: pieces,
         }
     }};
 }
