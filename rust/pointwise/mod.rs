@@ -275,14 +275,19 @@ impl<T: Tiled> Shifted<'_, T> {
         let places = places.expect("nobody has asked for others");
         let count = cuts.count();
         let place = |number: usize| &places[number / (cuts.rows * cuts.images)];
-        if threads == 1 || count < wanted_items(threads) {
+        if threads > 1 && count < wanted_items(threads) {
             for number in 0..count {
                 self.part(&self.nth(number, cuts), (kept, place(number)), team)?;
             }
             return Ok(());
         }
+        // In vector operations. A part is too short to ask by itself whether to stop.
+        let work = (flops / (2 * self.kernels.lanes * count) as f64) as usize;
         team.share(count, |turn| {
             while let Some(number) = turn.next() {
+                if !turn.goes_on(work) {
+                    break;
+                }
                 let team = Team { threads: 1, stop: &|| !turn.goes_on(usize::MAX) };
                 match self.part(&self.nth(number, cuts), (kept, place(number)), &team) {
                     Err(Stopped::Failed(error)) => return Err(error),
