@@ -129,15 +129,23 @@ impl<'a, T: Tiled> Inner<'a, T> {
             operand.need(channels).rows.div_ceil(STAGED).clamp(1, channels)
         };
         let mut cuts = (least(&input, channels), least(&gradient, outputs));
-        // Parts of what there is more of; where that is staged anew for each part of the other, parts of it first.
-        let wanted = wanted_items(threads).div_ceil(targets);
-        let more = |n: usize, other: usize, most: usize| n.max(wanted.div_ceil(other)).min(most);
-        if channels >= outputs || !input.in_place() {
-            cuts.0 = more(cuts.0, cuts.1, channels);
-            cuts.1 = more(cuts.1, cuts.0, outputs);
+        // Parts of what there is more of, each of a tile's size at least; where the input is staged anew for each part
+        // of the outputs, parts of it first, and of these no more than threads.
+        let columns = if way == Way::Across { shape.columns } else { shape.columns * lanes };
+        let most = (channels.min(channels * taps / columns), outputs / shape.rows);
+        let more = |n: usize, other: usize, most: usize, wanted: usize| {
+            n.max(wanted.div_ceil(targets).div_ceil(other).min(most))
+        };
+        let wanted = wanted_items(threads);
+        if !input.in_place() {
+            cuts.0 = more(cuts.0, cuts.1, most.0, wanted);
+            cuts.1 = more(cuts.1, cuts.0, most.1, threads);
+        } else if channels >= outputs {
+            cuts.0 = more(cuts.0, cuts.1, most.0, wanted);
+            cuts.1 = more(cuts.1, cuts.0, most.1, wanted);
         } else {
-            cuts.1 = more(cuts.1, cuts.0, outputs);
-            cuts.0 = more(cuts.0, cuts.1, channels);
+            cuts.1 = more(cuts.1, cuts.0, most.1, wanted);
+            cuts.0 = more(cuts.0, cuts.1, most.0, wanted);
         }
         let division = Division { cuts, unit: (1, 1), blocks: blocks.count(), slices };
         let (channels, outputs) = (channels.div_ceil(cuts.0), outputs.div_ceil(cuts.1));
