@@ -212,6 +212,18 @@ pub fn with_scratch<T: Element, R>(
     Ok(result)
 }
 
+/// Calls `work` with this thread's scratch memory in parts of so many elements, one behind the other.
+pub fn with_parts<T: Element, R, const N: usize>(
+    sizes: [usize; N],
+    work: impl FnOnce([&mut [T]; N]) -> R,
+) -> Result<R, Error> {
+    let len = sizes.into_iter().fold(0, usize::saturating_add);
+    with_scratch(len, |scratch: &mut [T]| {
+        let mut left = scratch;
+        work(sizes.map(|n| left.split_off_mut(..n).expect("room for all parts")))
+    })
+}
+
 /// Asks for large pages where whole ones fit, as NumPy does for its arrays: 64 MiB in pages of 4 KiB take
 /// 11 ms to be had.
 #[cfg(target_os = "linux")]

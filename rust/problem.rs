@@ -1,6 +1,6 @@
 //! A convolution with its arrays, as every method gets it; and its adjoint.
 
-use crate::geometry::{Axis, Geometry};
+use crate::geometry::{Axis, Geometry, PaddingMode};
 use crate::operand::Weights;
 use crate::prepared::{Phases, Prepared};
 use crate::store::Store;
@@ -41,6 +41,14 @@ pub struct Adjoint<'a, T> {
 }
 
 impl<T: Tiled> Problem<'_, T> {
+    /// Whether what lies around images, if they are padded, is zeros.
+    pub fn has_zeros_around(&self) -> bool {
+        let mut padded = self.geometry.axes.iter().filter(|axis| axis.pads());
+        // Of minus zero, sums of products that underflow would be others.
+        let zero = self.padding.to_f64().to_bits() == 0;
+        padded.all(|axis| zero && axis.mode == PaddingMode::Constant)
+    }
+
     /// Does `work` with one image of its batch.
     pub fn image<R>(&self, image: usize, work: impl FnOnce(&Problem<'_, T>) -> R) -> R {
         let mut geometry = self.geometry.clone();

@@ -10,11 +10,13 @@ import ctypes
 import mmap
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from cases import KINDS, Operands, case
 from isa import available
+from promises import Run
 from test_bits import SPLIT
 
 PROBLEMS = {
@@ -48,6 +50,17 @@ def guarded(array: np.ndarray, at_end: bool) -> np.ndarray:
     return copy
 
 
+def is_right_against_pages(run: Run, operands: Operands, expected: np.ndarray) -> bool:
+    """Whether `run` gives what is expected with arrays against forbidden pages, at each end."""
+    right = True
+    for at_end in (True, False):
+        lain = Operands(*(None if a is None else guarded(a, at_end) for a in operands))
+        out = guarded(np.zeros(expected.shape, operands.x.dtype), at_end)
+        run(lain, out=out)
+        right &= bool((out == expected).all())
+    return right
+
+
 def run(name: str, dtype: str, threads: int) -> bool:
     """Whether a convolution against forbidden pages is right."""
     problem = PROBLEMS[name]
@@ -55,11 +68,8 @@ def run(name: str, dtype: str, threads: int) -> bool:
     for bias in (True, False):
         operands = replace(problem, bias=bias).integers(dtype)
         expected = problem.expected(operands)
-        for at_end in (True, False):
-            lain = Operands(*(None if a is None else guarded(a, at_end) for a in operands))
-            out = guarded(np.zeros(expected.shape, dtype), at_end)
-            problem.run(lain, out=out, threads=threads)
-            right &= bool((out == expected).all())
+        call = partial(problem.run, threads=threads)
+        right &= is_right_against_pages(call, operands, expected)
     return right
 
 

@@ -7,6 +7,7 @@ method about bits and what is not finite; as a convolution, and as the gradient 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import faltung
@@ -18,7 +19,7 @@ from faltung import grad
 from grid import GRIDS, difference, operands_of
 from isa import available
 from reference import input_numpy
-from test_bounds import guarded
+from test_bounds import is_right_against_pages
 from test_float import UNIT, gamma, touched
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -219,16 +220,13 @@ def test_instruction_sets(isas, isa, dtype):
 
 def against_pages(dtype: str) -> list[str]:
     """Which convolutions against forbidden pages are wrong."""
-    wrong = []
-    for name, problem in CASES.items():
+
+    def is_right(problem: ConvCase) -> bool:
         operands = problem.integers(dtype)
-        expected = pointwise(problem, operands)
-        for at_end in (True, False):
-            lain = Operands(*(None if a is None else guarded(a, at_end) for a in operands))
-            out = guarded(np.zeros(expected.shape, dtype), at_end)
-            pointwise(problem, lain, out=out, threads=2)
-            wrong += [name] * bool((out != expected).any())
-    return wrong
+        call = partial(pointwise, problem, threads=2)
+        return is_right_against_pages(call, operands, pointwise(problem, operands))
+
+    return [name for name, problem in CASES.items() if not is_right(problem)]
 
 
 @both_dtypes

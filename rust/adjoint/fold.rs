@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::planes;
 use crate::error::{Error, room};
-use crate::geometry::{Axis, Geometry, PaddingMode};
+use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Stopped, Team};
 use crate::store::Store;
 use crate::tile::Tiled;
@@ -71,7 +71,7 @@ struct Shown {
 /// Where the padded positions of an axis, as [`input`](super::input) computes their gradient, show its
 /// elements.
 fn shown(axis: &Axis) -> Result<Shown, Error> {
-    let again = axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
+    let again = axis.shows_again();
     let padded = if again { axis.input as isize + axis.before + axis.after } else { 0 };
     let mut lists: Vec<(usize, usize)> = room("a table of the padding", padded as usize)?;
     if again {
@@ -132,6 +132,7 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::PaddingMode;
 
     #[test]
     fn padding_shows_elements_where_numpy_pad_does() {

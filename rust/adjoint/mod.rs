@@ -21,7 +21,7 @@ mod phases;
 use std::ops::Range;
 
 use crate::error::{Error, room};
-use crate::geometry::{Axis, Geometry, PaddingMode};
+use crate::geometry::{Axis, Geometry};
 use crate::offer::Precision;
 use crate::parallel::{Stopped, Team};
 use crate::plan::{Asked, Method, PREFERRED, Planned};
@@ -51,15 +51,13 @@ pub fn input<T: Planned>(
         return Ok(());
     }
     let run = (asked, kernels, team);
-    let shows_again =
-        |axis: &Axis| axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
-    if !spatial.iter().any(shows_again) {
+    if !spatial.iter().any(Axis::shows_again) {
         let windows = spatial.iter().map(|a| a.before..a.before + a.input as isize).collect();
         return computed(problem, store, windows, run);
     }
     let window = |axis: &Axis| {
         let padded = axis.input as isize + axis.before + axis.after;
-        if shows_again(axis) { 0..padded } else { axis.before..axis.before + axis.input as isize }
+        if axis.shows_again() { 0..padded } else { axis.before..axis.before + axis.input as isize }
     };
     let windows: Vec<Range<isize>> = spatial.iter().map(window).collect();
     let channels = geometry.groups * geometry.channels;

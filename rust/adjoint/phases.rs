@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{fill, planes};
-use crate::contract::wanted_items;
+use crate::contract::{Cuts, wanted_items};
 use crate::convert::interleave;
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry, PaddingMode, gcd};
@@ -243,23 +243,6 @@ const PART_SIGNAL: usize = 256;
 /// Bytes of phases that wait to be put side by side where all threads work on one part after another.
 const SIDES_BYTES: usize = 2 << 20;
 
-/// Into how many parts the groups, the images and the first axis of an image are cut.
-#[derive(Clone, Copy, Debug)]
-struct Cuts {
-    groups: usize,
-    images: usize,
-    rows: usize,
-}
-
-impl Cuts {
-    /// A single part.
-    const ONE: Cuts = Cuts { groups: 1, images: 1, rows: 1 };
-
-    fn count(self) -> usize {
-        self.groups * self.images * self.rows
-    }
-}
-
 /// Some of the positions of a [`Phased`] gradient.
 struct Part<'a> {
     /// Places for what methods make of the weights of each phase, in these groups.
@@ -331,8 +314,7 @@ impl<T: Planned> Phased<'_, T> {
     /// A part, with the places of its groups among those of all.
     fn part<'a>(&self, number: usize, (cuts, places): (Cuts, &'a [Prepared])) -> Part<'a> {
         let geometry = self.problem.geometry;
-        let (number, row) = (number / cuts.rows, number % cuts.rows);
-        let (cut, image) = (number / cuts.images, number % cuts.images);
+        let (cut, image, row) = cuts.nth(number);
         let mut windows = self.windows.clone();
         let (stride, Range { start, end }) = (geometry.axes[1].stride, windows[0].clone());
         let rows = even_part(&(0..windows[0].len().div_ceil(stride)), cuts.rows, row);

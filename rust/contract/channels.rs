@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::Problem;
 use super::split::wanted_items;
 use crate::error::Error;
-use crate::geometry::{Axis, Geometry, PaddingMode, gcd};
+use crate::geometry::{Axis, Geometry, gcd};
 use crate::memory::with_scratch;
 use crate::offer::Description;
 use crate::parallel::{Turn, even_part, even_parts};
@@ -245,7 +245,7 @@ impl<'a, T: Tiled> Channels<'a, T> {
         let depthwise = (geometry.channels, geometry.outputs) == (1, 1)
             && geometry.groups >= kernels.lanes
             && geometry.kernel_taps() <= CHAIN;
-        if !(depthwise && store.is_direct() && has_zeros_around(problem)) {
+        if !(depthwise && store.is_direct() && problem.has_zeros_around()) {
             return None;
         }
         let neighbours = x.strides()[0] == size && store.out.strides()[0] == size;
@@ -520,13 +520,4 @@ fn turned<T: Tiled>(problem: &Problem<'_, T>, lanes: usize) -> Option<[usize; 2]
 fn steps(row: &Axis) -> (usize, usize) {
     let step = gcd(row.stride, row.dilation);
     (row.stride / step, row.dilation / step)
-}
-
-/// Whether what lies around images, if they are padded, is zeros.
-fn has_zeros_around<T: Tiled>(problem: &Problem<'_, T>) -> bool {
-    let padded = |axis: &&Axis| axis.before > 0 || axis.after > 0;
-    let mut padded = problem.geometry.axes.iter().filter(padded);
-    // Of minus zero, sums of products that underflow would be others.
-    let zero = problem.padding.to_f64().to_bits() == 0;
-    padded.all(|axis| zero && axis.mode == PaddingMode::Constant)
 }

@@ -35,7 +35,7 @@ pub use cost::{offer, part};
 use input::Input;
 use roles::Roles;
 use split::Split;
-pub(crate) use split::{block_lens, nth_block, wanted_items};
+pub(crate) use split::{Cuts, block_lens, nth_block, wanted_items};
 use windows::Windows;
 
 /// Work below which a call stays on its caller's thread, in floating-point operations: about 50 us,

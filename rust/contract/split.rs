@@ -24,6 +24,30 @@ pub(crate) fn wanted_items(threads: usize) -> usize {
     if threads > 1 { ITEMS_PER_THREAD * threads } else { 1 }
 }
 
+/// Into how many parts the groups, the images and the first axis of an image are cut, where a convolution is computed a
+/// part at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cuts {
+    pub groups: usize,
+    pub images: usize,
+    pub rows: usize,
+}
+
+impl Cuts {
+    /// A single part.
+    pub const ONE: Cuts = Cuts { groups: 1, images: 1, rows: 1 };
+
+    pub fn count(self) -> usize {
+        self.groups * self.images * self.rows
+    }
+
+    /// Which of the groups' parts, the images' and the first axis's part `number` is.
+    pub fn nth(self, number: usize) -> (usize, usize, usize) {
+        let (number, row) = (number / self.rows, number % self.rows);
+        (number / self.images, number % self.images, row)
+    }
+}
+
 /// How a convolution is cut into items.
 pub(super) struct Split {
     /// Blocks on each axis.

@@ -42,6 +42,16 @@ impl Axis {
         }
     }
 
+    /// Whether there is padding, rather than none or crops.
+    pub fn pads(&self) -> bool {
+        self.before > 0 || self.after > 0
+    }
+
+    /// Whether its padding shows elements of the input again.
+    pub fn shows_again(&self) -> bool {
+        self.mode != PaddingMode::Constant && self.pads()
+    }
+
     /// The part of the input that is left after cropping, as (first, length).
     pub fn kept(&self) -> (usize, usize) {
         let first = (-self.before).max(0) as usize;

@@ -25,7 +25,7 @@ use super::{CHAIN, LANES, Problem, Sink};
 use crate::contract::wanted_items;
 use crate::error::{Error, room};
 use crate::geometry::{Axis, Geometry};
-use crate::memory::with_scratch;
+use crate::memory::with_parts;
 use crate::parallel::{Turn, even_parts};
 use crate::tile::{
     ALL_ROWS, Contraction, Kernels, MAX_COLUMNS, Results, Segment, Step, Strip, Sum, TileShape,
@@ -66,6 +66,16 @@ enum Way {
     Across,
     /// A position of outputs with vectors of rows of the input, which are turned to `[position][row]` for that.
     Turned,
+}
+
+impl Way {
+    /// Rows of the input that a tile of some shape has, of vectors of so many lanes.
+    fn width(self, shape: TileShape, lanes: usize) -> usize {
+        match self {
+            Way::Across => shape.columns,
+            Way::Turned => shape.columns * lanes,
+        }
+    }
 }
 
 /// Elements of each part of a thread's memory.
@@ -131,32 +141,30 @@ impl<'a, T: Tiled> Inner<'a, T> {
         let mut cuts = (least(&input, channels), least(&gradient, outputs));
         // Parts of what there is more of, each of a tile's size at least; where the input is staged anew for each part
         // of the outputs, parts of it first, and of these no more than threads.
-        let columns = if way == Way::Across { shape.columns } else { shape.columns * lanes };
-        let most = (channels.min(channels * taps / columns), outputs / shape.rows);
+        let width = way.width(shape, lanes);
+        let most = (channels.min(channels * taps / width), outputs / shape.rows);
         let more = |n: usize, other: usize, most: usize, wanted: usize| {
             n.max(wanted.div_ceil(targets).div_ceil(other).min(most))
         };
         let wanted = wanted_items(threads);
-        if !input.in_place() {
+        let of_outputs = if input.in_place() { wanted } else { threads };
+        if channels >= outputs || !input.in_place() {
             cuts.0 = more(cuts.0, cuts.1, most.0, wanted);
-            cuts.1 = more(cuts.1, cuts.0, most.1, threads);
-        } else if channels >= outputs {
-            cuts.0 = more(cuts.0, cuts.1, most.0, wanted);
-            cuts.1 = more(cuts.1, cuts.0, most.1, wanted);
+            cuts.1 = more(cuts.1, cuts.0, most.1, of_outputs);
         } else {
-            cuts.1 = more(cuts.1, cuts.0, most.1, wanted);
+            cuts.1 = more(cuts.1, cuts.0, most.1, of_outputs);
             cuts.0 = more(cuts.0, cuts.1, most.0, wanted);
         }
         let division = Division { cuts, unit: (1, 1), blocks: blocks.count(), slices };
         let (channels, outputs) = (channels.div_ceil(cuts.0), outputs.div_ceil(cuts.1));
         let rows = channels * taps;
-        // Elements that a tile's columns have, of a row of the input each.
-        let (width, alone, of_column) = match way {
-            Way::Across => (shape.columns, blocks.kinds() != (true, true), LANES),
+        // Whether a block is one chain, and elements of a column of a tile.
+        let (alone, of_column) = match way {
+            Way::Across => (blocks.kinds() != (true, true), LANES),
             Way::Turned => {
                 let (lens, together) = blocks.most();
                 let steps = lens.iter().product::<usize>() * together;
-                (shape.columns * lanes, steps <= CHAIN, lanes)
+                (steps <= CHAIN, lanes)
             }
         };
         let tiles = rows.div_ceil(width);
@@ -196,15 +204,8 @@ impl<'a, T: Tiled> Inner<'a, T> {
         let geometry = self.problem.geometry;
         let Sizes { input, slab, gradient, panels, tile, totals, results } = self.sizes;
         let sizes = [input, slab, gradient, panels, tile, totals, results];
-        let len = sizes.into_iter().fold(0, usize::saturating_add);
-        with_scratch(len, |scratch: &mut [T]| {
-            let mut left = scratch;
-            let mut next = |n: usize| {
-                let (first, rest) = std::mem::take(&mut left).split_at_mut(n);
-                left = rest;
-                first
-            };
-            let [input, slab, gradient, panels, tile, totals, results] = sizes.map(&mut next);
+        with_parts(sizes, |parts: [&mut [T]; _]| {
+            let [input, slab, gradient, panels, tile, totals, results] = parts;
             let mut room = Room { tile, totals, results };
             let (mut of_input, mut of_gradient) = (Staged::default(), Staged::default());
             let mut sums = Sums::default();
@@ -275,10 +276,7 @@ impl<'a, T: Tiled> Inner<'a, T> {
 
     /// Rows of the input that a tile has.
     fn width(&self) -> usize {
-        match self.way {
-            Way::Across => self.shape.columns,
-            Way::Turned => self.shape.columns * self.kernels.lanes,
-        }
+        self.way.width(self.shape, self.kernels.lanes)
     }
 
     /// Turns rows of the input to panels of `[position][row]`.

@@ -52,7 +52,7 @@ impl<'a, T: Tiled> Planes<'a, T> {
     pub fn of_input(geometry: &Geometry, view: &'a View<'a>) -> Option<Self> {
         let mut planes = Planes::of_gradient(view);
         for (axis, stride) in geometry.axes.iter().zip(&mut planes.strides[1..]) {
-            if axis.kernel > 1 || axis.before > 0 || axis.after > 0 {
+            if axis.kernel > 1 || axis.pads() {
                 return None;
             }
             planes.start -= axis.before * *stride;

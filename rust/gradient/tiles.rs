@@ -16,7 +16,7 @@ use super::{CHAIN, Division, Item, LANES, PACKED, Problem, Sink, flat};
 use crate::contract::{block_lens, nth_block, wanted_items};
 use crate::error::Error;
 use crate::geometry::{Axis, Geometry};
-use crate::memory::with_scratch;
+use crate::memory::with_parts;
 use crate::offer::Declined;
 use crate::parallel::{Turn, even_parts};
 use crate::slab::{Block, Layout};
@@ -267,16 +267,8 @@ impl<'a, T: Tiled> Tiles<'a, T> {
         let Sizes { slab, values, packed, spread, aside, results, gathered, totals, .. } =
             self.sizes;
         let sizes = [slab, values, packed, spread, aside, results, gathered, gathered, totals];
-        let len = sizes.into_iter().fold(0, usize::saturating_add);
-        with_scratch(len, |scratch: &mut [T]| {
-            let mut left = scratch;
-            let mut next = |n: usize| {
-                let (first, rest) = std::mem::take(&mut left).split_at_mut(n);
-                left = rest;
-                first
-            };
-            let [slab, values, packed, spread, aside, results, gathered, turned, totals] =
-                sizes.map(&mut next);
+        with_parts(sizes, |parts: [&mut [T]; _]| {
+            let [slab, values, packed, spread, aside, results, gathered, turned, totals] = parts;
             let mut room =
                 Room { slab, values, packed, spread, aside, results, gathered, turned, totals };
             let mut staged = Staged::default();

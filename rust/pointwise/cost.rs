@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::line::Line;
-use super::{Cuts, Sizes, cannot, is_near, product};
+use super::{Sizes, cannot, cuts, is_near, product};
 use crate::contract;
 use crate::geometry::{Axis, Geometry, gcd};
 use crate::memory::LINE;
@@ -122,8 +122,8 @@ fn cost(
     let layer = Geometry { channels, ..product(geometry, rows, geometry.groups, &lens) };
     let Cost { weights, work } = contract::part(&layer, element);
     // What two blocks need is computed for each.
-    let sizes = Sizes { groups: geometry.groups, rows, images, flops: 0.0 };
-    let blocks = Cuts::new(&sizes, lines, element, 1).rows;
+    let sizes = Sizes { groups: geometry.groups, rows, images };
+    let blocks = cuts(&sizes, lines, element, 1).rows;
     let again = ((blocks - 1) * lines[0].reach()) as f64 / lens[1].max(1) as f64;
     let planes = (geometry.groups * outputs * images) as f64;
     let lanes = LINE / element;

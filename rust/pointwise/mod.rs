@@ -20,9 +20,9 @@ mod line;
 
 use std::ops::Range;
 
-use crate::contract::{self, SERIAL_FLOPS, wanted_items};
+use crate::contract::{self, Cuts, SERIAL_FLOPS, wanted_items};
 use crate::error::Error;
-use crate::geometry::{Axis, Geometry, PaddingMode};
+use crate::geometry::{Axis, Geometry};
 use crate::memory::Workspace;
 use crate::offer::{Declined, Description};
 use crate::operand::{self, EachTap, Every, Weights};
@@ -50,12 +50,10 @@ const BLOCK_SHARE: usize = 4;
 /// Why it cannot compute a convolution of this geometry, if so.
 fn cannot(geometry: &Geometry) -> Option<Declined> {
     let cannot = |reason: &str| Some(Declined::Cannot(reason.to_owned().into()));
-    let shows_again =
-        |axis: &Axis| axis.mode != PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
     if geometry.axes.iter().any(|axis| axis.stride > 1) {
         return cannot("it has a stride, which would leave most of what is multiplied unused");
     }
-    if geometry.axes.iter().any(shows_again) {
+    if geometry.axes.iter().any(Axis::shows_again) {
         return cannot("its padding shows elements of the input again");
     }
     if geometry.channels == 0 {
@@ -66,8 +64,7 @@ fn cannot(geometry: &Geometry) -> Option<Declined> {
 
 /// Whether the padding is such that it may be left out.
 pub fn suits<T: Tiled>(problem: &Problem<'_, T>) -> Result<(), Declined> {
-    let pads = |axis: &Axis| axis.before > 0 || axis.after > 0;
-    if problem.padding != T::default() && problem.geometry.axes.iter().any(pads) {
+    if problem.padding != T::default() && problem.geometry.axes.iter().any(Axis::pads) {
         return Err(Declined::Cannot("the padding holds another number than 0".into()));
     }
     Ok(())
@@ -100,13 +97,9 @@ fn is_near(channels: usize, kernel: &[usize]) -> bool {
 pub fn describe(geometry: &Geometry, element: usize, threads: usize) -> Description {
     let rows = geometry.outputs * geometry.kernel_taps();
     let lines: Vec<Line> = geometry.axes[1..].iter().map(Line::forward).collect();
-    let sizes = Sizes {
-        groups: geometry.groups,
-        rows,
-        images: geometry.axes[0].input,
-        flops: geometry.flops(),
-    };
-    let cuts = Cuts::new(&sizes, &lines, element, threads);
+    let sizes = Sizes { groups: geometry.groups, rows, images: geometry.axes[0].input };
+    let threads = if geometry.flops() < SERIAL_FLOPS { 1 } else { threads };
+    let cuts = cuts(&sizes, &lines, element, threads);
     let lens: Vec<usize> = geometry.axes.iter().map(|axis| axis.input).collect();
     let product = product(geometry, rows, geometry.groups, &lens);
     let mut block: Vec<usize> = geometry.axes.iter().map(|axis| axis.output).collect();
@@ -199,40 +192,25 @@ struct Sizes {
     /// Of a group, of the product.
     rows: usize,
     images: usize,
-    flops: f64,
 }
 
-/// Into how many parts the groups, the images and the first axis are cut.
-#[derive(Clone, Copy, Debug)]
-struct Cuts {
-    groups: usize,
-    images: usize,
-    rows: usize,
-}
-
-impl Cuts {
-    fn new(sizes: &Sizes, lines: &[Line], element: usize, threads: usize) -> Self {
-        let plane = lines.iter().map(|line| line.reached(&(0..line.result)).len());
-        let plane = plane.fold(sizes.images, usize::saturating_mul);
-        let all = plane.saturating_mul(sizes.groups.saturating_mul(sizes.rows));
-        let parts = all.saturating_mul(element).div_ceil(BLOCK_BYTES);
-        if parts <= 1 {
-            return Cuts { groups: 1, images: 1, rows: 1 };
-        }
-        let threads = if sizes.flops < SERIAL_FLOPS { 1 } else { threads };
-        let parts = parts.max(wanted_items(threads));
-        let groups = sizes.groups.min(parts);
-        let images = sizes.images.min(parts.div_ceil(groups));
-        let line = &lines[0];
-        let least = if lines.len() == 1 { BLOCK_SIGNAL } else { BLOCK_ROWS };
-        let least = least.max(BLOCK_SHARE * line.reach()).saturating_mul(line.stride);
-        let rows = (line.result / least).clamp(1, parts.div_ceil(groups * images));
-        Cuts { groups, images, rows }
+/// How results are cut so that planes stay in the second-level cache until they are added.
+fn cuts(sizes: &Sizes, lines: &[Line], element: usize, threads: usize) -> Cuts {
+    let plane = lines.iter().map(|line| line.reached(&(0..line.result)).len());
+    let plane = plane.fold(sizes.images, usize::saturating_mul);
+    let all = plane.saturating_mul(sizes.groups.saturating_mul(sizes.rows));
+    let parts = all.saturating_mul(element).div_ceil(BLOCK_BYTES);
+    if parts <= 1 {
+        return Cuts::ONE;
     }
-
-    fn count(self) -> usize {
-        self.groups * self.images * self.rows
-    }
+    let parts = parts.max(wanted_items(threads));
+    let groups = sizes.groups.min(parts);
+    let images = sizes.images.min(parts.div_ceil(groups));
+    let line = &lines[0];
+    let least = if lines.len() == 1 { BLOCK_SIGNAL } else { BLOCK_ROWS };
+    let least = least.max(BLOCK_SHARE * line.reach()).saturating_mul(line.stride);
+    let rows = (line.result / least).clamp(1, parts.div_ceil(groups * images));
+    Cuts { groups, images, rows }
 }
 
 /// Some of the results.
@@ -259,8 +237,8 @@ impl<T: Tiled> Shifted<'_, T> {
         let flops = 2.0 * rows_all * geometry.channels as f64 * positions * images as f64;
         let threads = if flops < SERIAL_FLOPS { 1 } else { team.threads };
         let team = &Team { threads, stop: team.stop };
-        let sizes = Sizes { groups: geometry.groups, rows, images, flops };
-        let cuts = Cuts::new(&sizes, &self.lines, size_of::<T>(), threads);
+        let sizes = Sizes { groups: geometry.groups, rows, images };
+        let cuts = cuts(&sizes, &self.lines, size_of::<T>(), threads);
         let kept = self.prepared.once(Slot::Pointwise, || {
             let all = (geometry.groups * self.outputs, geometry.channels);
             let copy = match EachTap::in_place(self.weights, self.outputs) {
@@ -274,7 +252,7 @@ impl<T: Tiled> Shifted<'_, T> {
         let places = places.or_else(|| own.of(cuts.groups, false));
         let places = places.expect("nobody has asked for others");
         let count = cuts.count();
-        let place = |number: usize| &places[number / (cuts.rows * cuts.images)];
+        let place = |number: usize| &places[cuts.nth(number).0];
         if threads > 1 && count < wanted_items(threads) {
             for number in 0..count {
                 self.part(&self.nth(number, cuts), (kept, place(number)), team)?;
@@ -300,8 +278,7 @@ impl<T: Tiled> Shifted<'_, T> {
     }
 
     fn nth(&self, number: usize, cuts: Cuts) -> Part {
-        let (number, row) = (number / cuts.rows, number % cuts.rows);
-        let (group, image) = (number / cuts.images, number % cuts.images);
+        let (group, image, row) = cuts.nth(number);
         let mut results: Vec<Range<usize>> = self.lines.iter().map(|line| 0..line.result).collect();
         results[0] = even_part(&results[0], cuts.rows, row);
         let taken = self.lines.iter().zip(&results).map(|(line, of)| line.reached(of)).collect();

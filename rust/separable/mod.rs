@@ -162,8 +162,7 @@ impl<T: Tiled> Made for Found<T> {
 /// Whether the weights, and the padding, are such that passes give the sums: with all bits of the weights,
 /// or `near` enough.
 pub fn suits<T: Tiled>(problem: &Problem<'_, T>, near: bool) -> Result<(), Declined> {
-    let pads =
-        |axis: &Axis| axis.mode == PaddingMode::Constant && (axis.before > 0 || axis.after > 0);
+    let pads = |axis: &Axis| axis.mode == PaddingMode::Constant && axis.pads();
     if problem.padding != T::default() && problem.geometry.axes.iter().any(pads) {
         return Err(Declined::Cannot("the padding holds another number than 0".into()));
     }

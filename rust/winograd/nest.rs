@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cover::Span;
 use crate::error::Error;
-use crate::memory::{LINE, Workspace, with_scratch};
+use crate::memory::{LINE, Workspace, with_parts};
 use crate::operand::{Forward, Taps};
 use crate::parallel::{Turn, even_part, even_parts};
 use crate::problem::Problem;
@@ -162,16 +162,8 @@ impl<'a, T: Tiled> Nest<'a, T> {
     pub fn work(&self, turn: &Turn<'_>) -> Result<(), Error> {
         let sizes = self.sizes;
         let parts = sizes.parts((self.tiling.points(), self.values.is_some()));
-        let all = parts.iter().fold(0usize, |sum, &n| sum.saturating_add(n));
-        with_scratch(all, |scratch: &mut [T]| {
-            let mut left = scratch;
-            let mut next = |n: usize| {
-                let (first, rest) = std::mem::take(&mut left).split_at_mut(n);
-                left = rest;
-                first
-            };
-            let [staged, dealt, results, values, sums, totals, weights, turned] =
-                parts.map(&mut next);
+        with_parts(parts, |parts: [&mut [T]; _]| {
+            let [staged, dealt, results, values, sums, totals, weights, turned] = parts;
             turned.fill(T::default());
             let mut desk = Desk { staged, dealt, results, values, sums, totals, weights, turned };
             let (mut region, mut shape) = (Region::default(), Shape::default());

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Windows;
-use crate::geometry::{Axis, Geometry, PaddingMode};
+use crate::geometry::{Axis, Geometry};
 use crate::parallel::{Turn, even_parts};
 use crate::problem::Problem;
 use crate::slab::Block;
@@ -33,15 +33,10 @@ impl<'a, T: Tiled> InPlace<'a, T> {
     /// Of a problem with windows of these slides, if they are square and neighbours are read, and what lies
     /// outside of the planes is zeros.
     pub fn new(problem: &Problem<'a, T>, slides: &Slides<T>, lanes: usize) -> Option<Self> {
-        let Problem { geometry, x, padding, .. } = problem;
+        let Problem { geometry, x, .. } = problem;
         let [outer @ .., along, row] = geometry.axes.as_slice() else { return None };
         let square = row.kernel == along.kernel && row.kernel <= MOST_TAPS;
-        let padded = |axis: &Axis| axis.before > 0 || axis.after > 0;
-        let zeros = |axis: &Axis| axis.mode == PaddingMode::Constant || !padded(axis);
-        // Of minus zero, sums of products that underflow would be others.
-        let zeros = zeros(along)
-            && zeros(row)
-            && (padding.to_f64().to_bits() == 0 || !(padded(along) || padded(row)));
+        let zeros = problem.has_zeros_around();
         let whole = outer.iter().all(|axis| axis.before == 0 && axis.after == 0);
         let memory = x.memory::<T>()?;
         let size = size_of::<T>() as isize;

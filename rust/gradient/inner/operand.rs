@@ -128,11 +128,11 @@ impl<'a, T: Tiled> Operand<'a, T> {
         if staged.of == wanted {
             return false;
         }
+        staged.of = wanted;
         let first_image = image + block.images.start;
         let (planes, skipped) = match &self.source {
-            Source::Taps { .. } => {
-                self.see((channels, first_image), block, (rows, slab));
-                staged.of = wanted;
+            Source::Taps { problem, layout, offsets } => {
+                self.see((problem, layout, offsets), (channels, first_image), block, (rows, slab));
                 return true;
             }
             Source::InPlace(planes, _) => (planes, block.vectors() * LANES),
@@ -149,18 +149,17 @@ impl<'a, T: Tiled> Operand<'a, T> {
                 }
             }
         }
-        staged.of = wanted;
         true
     }
 
-    /// Stages what each tap sees of channels.
+    /// Stages what each tap sees of channels, at these offsets in a plane of the slab.
     fn see(
         &self,
+        (problem, layout, offsets): (&Problem<'_, T>, &Layout, &[isize]),
         (channels, image): (Range<usize>, usize),
         block: &Block,
         (rows, slab): (&mut [T], &mut [T]),
     ) {
-        let Source::Taps { problem, layout, offsets } = &self.source else { return };
         let x = problem.x.part(image as isize * problem.x.strides()[1]);
         let images = std::iter::once(0..block.images.len());
         let ranges = images.chain(block.ranges.iter().cloned()).collect();
